@@ -1,0 +1,1 @@
+//! assent: wallet, institution, custodian, audit and verify; trusts no node.

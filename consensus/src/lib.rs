@@ -1,0 +1,1 @@
+//! BFT consensus: Malachite's core state machine, driven, with its vote log.

@@ -1,0 +1,1 @@
+//! The founding document of a chain: parse, validate, hash; make a devnet.

@@ -1,0 +1,105 @@
+//! Events and the trails they join: the record of everything that happened.
+
+use crate::field::{List, Message, enums, messages};
+use crate::hash::{self, Hash};
+use crate::ids::*;
+use crate::state::{ObjectRef, Trail};
+use crate::transaction::{ActionKind, Author};
+
+enums! {
+    /// What happened.
+    EventKind { /** The rules said no; see the code. */ Denied = 1, /** An account was opened. */ Enrolled = 2,
+        /** An item entered the catalogue. */ ItemRegistered = 3, /** An item was graded. */ Classified = 4,
+        /** Records were anchored. */ Anchored = 5, /** A person authorized. */ Granted = 6, /** A person withdrew. */ Revoked = 7,
+        /** A person withdrew what was not yet seen. */ RevokedEarly = 8, /** A use was permitted. */ Permitted = 9,
+        /** Records were released. */ Delivered = 10, /** Erasure was attested. */ ErasureAttested = 11,
+        /** Lineage was recorded. */ ActivityRecorded = 12, /** An opening was reviewed. */ OpeningReviewed = 13,
+        /** A case was settled. */ Settled = 14, /** A revocation opened an erasure duty. */ ErasureDue = 15 }
+}
+
+messages! {
+    /// What happened, to what, by whom.
+    EventCore {
+        /// Block height.
+        height: Height,
+        /// Index of the transaction in the block.
+        transaction: u32,
+        /// Index of the event in the transaction.
+        event: u32,
+        /// Block time.
+        time: TimeMs,
+        /// The transaction's body id.
+        body: BodyId,
+        /// Who asked.
+        author: Author,
+        /// For what.
+        action: ActionKind,
+        /// What came of it.
+        kind: EventKind,
+        /// A denial's code, and 0 where nothing was denied.
+        code: u32,
+        /// What the event is about: of a denial, the author.
+        object: ObjectRef,
+        /// The object's [`crate::state::object_hash`] after the transaction; zeros for a denial.
+        object_hash: Hash,
+    }
+    /// The event's place in one trail.
+    Link {
+        /// The trail.
+        trail: ObjectRef,
+        /// The event's index in it, from 0.
+        index: u64,
+        /// The head before the event.
+        head_before: Hash,
+    }
+    /// An event with its places in the trails that it joins.
+    Event {
+        /// What happened.
+        core: EventCore,
+        /// Trails in ascending order of their keys.
+        links: List<Link, LINKS_MAX>,
+    }
+    /// What became of one transaction.
+    Receipt {
+        /// Its body id.
+        body: BodyId,
+        /// In which block.
+        height: Height,
+        /// Its index in the block.
+        transaction: u32,
+        /// Denial code, and 0 when it was applied.
+        code: u32,
+        /// Index of its first event among the block's.
+        first_event: u32,
+        /// How many events.
+        events: u32,
+    }
+}
+
+/// The most trails that one event joins: an activity with all its inputs and outputs, their persons and
+/// custodians.
+pub const LINKS_MAX: usize = 1024;
+
+impl Link {
+    /// The trail after the event.
+    pub fn after(&self, leaf: &Hash) -> Trail {
+        let head = hash::TRAIL_STEP.hash(&[&self.head_before.0, &leaf.0]);
+        Trail { length: self.index + 1, head }
+    }
+}
+
+impl Event {
+    /// The event's leaf: of its core and its links.
+    pub fn leaf(&self) -> Hash {
+        let mut h = hash::EVENT.hasher().sized(&self.core.encode()).number(self.links.len() as u64);
+        for link in &self.links {
+            h = h.bytes(&link.trail.key()).number(link.index).hash(&link.head_before);
+        }
+        h.end()
+    }
+
+    /// The link into a trail.
+    pub fn link(&self, trail: &ObjectRef) -> Option<&Link> {
+        self.links.iter().find(|l| l.trail == *trail)
+    }
+}

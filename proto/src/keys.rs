@@ -1,0 +1,229 @@
+//! Ed25519 keys and signatures. Signed with `ed25519-dalek`; verified under ZIP-215 with `ed25519-zebra`,
+//! whose single and batch verdicts agree on every input, so that honest validators cannot differ.
+
+use std::fmt;
+
+use bytes::Bytes;
+use curve25519_dalek::edwards::CompressedEdwardsY;
+use ed25519_dalek::Signer;
+use ed25519_zebra::{VerificationKey, VerificationKeyBytes, batch};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use serde::{Deserialize, Serialize};
+
+use crate::field::{DecodeError, Element, enums, plain_field};
+use crate::hash::{self, Hash};
+
+enums! {
+    /// A signature algorithm, named inside the signed bytes.
+    Algorithm { /** Ed25519 under ZIP-215. */ Ed25519 = 1 }
+}
+
+/// A public key as it came in. [`PublicKey::check`] says whether it may be registered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublicKey(pub Hash);
+
+/// Why a key may not be registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadKey {
+    /// Not the canonical encoding of a point.
+    #[error("the key is not the canonical encoding of a curve point")]
+    NotCanonical,
+    /// Of small order: signatures under it prove nothing.
+    #[error("the key is of small order")]
+    SmallOrder,
+    /// Has a torsion component: several keys would verify the same signatures.
+    #[error("the key has a torsion component")]
+    Torsion,
+}
+
+impl PublicKey {
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0.0
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        Hash::from_hex(text).map(PublicKey)
+    }
+
+    /// Canonical, not of small order, torsion-free: asked at every door by which a key gets in, and never
+    /// inside signature validity.
+    pub fn check(&self) -> Result<(), BadKey> {
+        let point = CompressedEdwardsY(self.0.0).decompress().ok_or(BadKey::NotCanonical)?;
+        if point.compress().0 != self.0.0 {
+            return Err(BadKey::NotCanonical);
+        }
+        if point.is_small_order() {
+            return Err(BadKey::SmallOrder);
+        }
+        if !point.is_torsion_free() {
+            return Err(BadKey::Torsion);
+        }
+        Ok(())
+    }
+
+    /// Verifies one signature under ZIP-215.
+    pub fn verify(&self, message: &[u8], signature: &Signature) -> bool {
+        VerificationKey::try_from(self.0.0)
+            .is_ok_and(|k| k.verify(&ed25519_zebra::Signature::from(signature.0), message).is_ok())
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+impl Element for PublicKey {
+    type Wire = Bytes;
+    fn read(w: Bytes, field: &'static str) -> Result<Self, DecodeError> {
+        Hash::read(w, field).map(PublicKey)
+    }
+    fn write(&self) -> Bytes {
+        self.0.write()
+    }
+}
+plain_field!(PublicKey);
+
+/// A signature: 64 bytes, as yet unverified.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Signature(pub [u8; 64]);
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0[..6]))
+    }
+}
+impl Serialize for Signature {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&hex::encode(self.0))
+    }
+}
+impl Element for Signature {
+    type Wire = Bytes;
+    fn read(w: Bytes, field: &'static str) -> Result<Self, DecodeError> {
+        w[..].try_into().map(Signature).map_err(|_| DecodeError::Length(field))
+    }
+    fn write(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.0)
+    }
+}
+plain_field!(Signature);
+
+/// A secret key; wiped when dropped, never printed.
+#[derive(Clone)]
+pub struct SecretKey(ed25519_dalek::SigningKey);
+
+impl SecretKey {
+    /// From 32 random bytes, which the caller drew from the system.
+    pub fn from_bytes(seed: &[u8; 32]) -> Self {
+        SecretKey(ed25519_dalek::SigningKey::from_bytes(seed))
+    }
+
+    /// The 32 bytes, to be stored encrypted.
+    pub fn to_bytes(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
+    /// The public key.
+    pub fn public(&self) -> PublicKey {
+        PublicKey(Hash(self.0.verifying_key().to_bytes()))
+    }
+
+    /// Signs.
+    pub fn sign(&self, message: &[u8]) -> Signature {
+        Signature(self.0.sign(message).to_bytes())
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey of {:?}", self.public())
+    }
+}
+
+/// A signature to verify: key, message, signature.
+pub struct Claim {
+    /// By whom.
+    pub key: PublicKey,
+    /// Over what.
+    pub message: Hash,
+    /// The signature.
+    pub signature: Signature,
+}
+
+/// Verifies many signatures in one multiscalar multiplication and says of each whether it holds. The
+/// coefficients come from a hash over the whole batch, so that no clock and no randomness is needed and
+/// nobody can choose a signature after knowing its coefficient.
+pub fn verify_batch(claims: &[Claim]) -> Vec<bool> {
+    let mut seed = hash::BATCH_SEED.hasher();
+    let mut items = Vec::with_capacity(claims.len());
+    for c in claims {
+        seed = seed.hash(&c.key.0).hash(&c.message).bytes(&c.signature.0);
+        let key = VerificationKeyBytes::from(c.key.0.0);
+        items.push(batch::Item::from((key, ed25519_zebra::Signature::from(c.signature.0), &c.message.0)));
+    }
+    let mut verdicts = vec![true; claims.len()];
+    let rng = ChaCha20Rng::from_seed(seed.end().0);
+    settle(&items, &mut verdicts, rng);
+    verdicts
+}
+
+/// Halves a batch that fails until the bad signatures stand alone.
+fn settle(items: &[batch::Item], verdicts: &mut [bool], mut rng: ChaCha20Rng) {
+    match items {
+        [] => {}
+        [item] => verdicts[0] = item.clone().verify_single().is_ok(),
+        _ => {
+            let mut verifier = batch::Verifier::new();
+            items.iter().for_each(|i| verifier.queue(i.clone()));
+            if verifier.verify(&mut rng).is_err() {
+                let half = items.len() / 2;
+                let (left, right) = verdicts.split_at_mut(half);
+                settle(&items[..half], left, rng.clone());
+                settle(&items[half..], right, rng);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(i: u8) -> Claim {
+        let key = SecretKey::from_bytes(&[i; 32]);
+        let message = Hash([i; 32]);
+        Claim { key: key.public(), message, signature: key.sign(&message.0) }
+    }
+
+    #[test]
+    fn a_batch_names_just_the_bad_ones() {
+        let mut claims: Vec<_> = (0..33).map(claim).collect();
+        claims[7].signature.0[40] ^= 1;
+        claims[20].message = Hash::ZERO;
+        let verdicts = verify_batch(&claims);
+        let bad: Vec<_> = (0..33).filter(|i| !verdicts[*i]).collect();
+        assert_eq!(bad, [7, 20]);
+        for (c, v) in claims.iter().zip(verdicts) {
+            assert_eq!(c.key.verify(&c.message.0, &c.signature), v, "single and batch verdicts agree");
+        }
+    }
+
+    #[test]
+    fn bad_keys_are_named() {
+        use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
+        let key = |p: curve25519_dalek::EdwardsPoint| PublicKey(Hash(p.compress().0));
+        assert_eq!(key(EIGHT_TORSION[1]).check(), Err(BadKey::SmallOrder));
+        assert_eq!(key(ED25519_BASEPOINT_POINT + EIGHT_TORSION[1]).check(), Err(BadKey::Torsion));
+        assert_eq!(PublicKey(Hash([0xff; 32])).check(), Err(BadKey::NotCanonical));
+        assert_eq!(SecretKey::from_bytes(&[1; 32]).public().check(), Ok(()));
+    }
+}

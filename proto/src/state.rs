@@ -1,0 +1,387 @@
+//! The objects of the ledger's state, and the leaf that holds each.
+
+use serde::Serialize;
+
+use crate::field::{Element, List, Message, enums, messages};
+use crate::hash::{self, Hash};
+use crate::ids::*;
+use crate::keys::{Algorithm, PublicKey};
+use crate::transaction::*;
+
+enums! {
+    /// The kinds of object.
+    ObjectKind { /** [`Institution`]. */ Institution = 1, /** [`Account`]. */ Account = 2, /** [`Item`]. */ Item = 3,
+        /** [`Batch`]. */ Batch = 4, /** [`Settlement`]. */ Settlement = 5, /** [`GrantState`]. */ Grant = 6,
+        /** [`Permit`]. */ Permit = 7, /** [`Artifact`]. */ Artifact = 8, /** [`Review`]. */ Review = 9,
+        /** [`Policy`]. */ Policy = 10, /** [`Parameters`]. */ Parameters = 11 }
+    /// What an institution may do.
+    Role { /** Enrols persons, anchors settlements (医保局). */ Bureau = 1, /** Holds care and fee details. */ Hospital = 2,
+        /** Pays claims. */ Insurer = 3, /** Reviews and supervises. */ Regulator = 4, /** Follows the trail. */ Auditor = 5,
+        /** Processes on behalf of others. */ Processor = 6 }
+}
+
+messages! {
+    /// Names an object, its trail and its leaf.
+    ObjectRef {
+        /// Its kind.
+        kind: ObjectKind,
+        /// Its id among its kind.
+        id: Hash,
+    }
+    /// How many events an object has seen, and the head of the hash chain over them.
+    Trail {
+        /// Events so far.
+        length: u64,
+        /// The head.
+        head: Hash,
+    }
+    /// What the state trie holds at an object's key.
+    Leaf {
+        /// The object.
+        object: ObjectRef,
+        /// Its canonical encoding.
+        #[serde(serialize_with = "crate::field::as_hex")]
+        content: bytes::Bytes,
+        /// Its trail.
+        trail: Trail,
+    }
+    /// A key by which an institution acts, and for how long.
+    OperatorKey {
+        /// Algorithm.
+        algorithm: Algorithm,
+        /// The key.
+        key: PublicKey,
+        /// From when, inclusive, in block time.
+        not_before: TimeMs,
+        /// Until when, inclusive, in block time.
+        not_after: TimeMs,
+    }
+    /// An institution.
+    Institution {
+        /// What it may do.
+        roles: List<Role, 8>,
+        /// By which keys.
+        keys: List<OperatorKey, 8>,
+        /// X25519 key that packages for it are encrypted to.
+        encryption_key: Hash,
+        /// The highest level that it may receive.
+        max_level: Level,
+        /// ISO 3166-1 numeric.
+        jurisdiction: u32,
+    }
+    /// An insured person's account with one custodian.
+    Account {
+        /// The institution that checked the identity.
+        enroller: InstitutionId,
+        /// The custodian that it is for.
+        custodian: InstitutionId,
+        /// The key's algorithm.
+        algorithm: Algorithm,
+        /// The key.
+        key: PublicKey,
+        /// Since when.
+        enrolled_height: Height,
+        /// Revocations that came before their grants.
+        early: List<EarlyRevocation, 16>,
+    }
+    /// A revocation that came before its grant.
+    EarlyRevocation {
+        /// The grant.
+        grant: GrantId,
+        /// Until when it is remembered.
+        until: TimeMs,
+    }
+    /// An item of the catalogue.
+    Item {
+        /// Item code.
+        code: u32,
+        /// Scope.
+        scope: u32,
+        /// Kind of data.
+        category: Category,
+        /// Its one source.
+        custodian: InstitutionId,
+        /// Sensitivity.
+        level: Level,
+        /// Use without a grant.
+        opening: Opening,
+        /// Recipients of a directed opening.
+        recipients: List<InstitutionId, 16>,
+    }
+    /// An anchored batch.
+    Batch {
+        /// Its item.
+        item: ItemId,
+        /// Who anchored it.
+        custodian: InstitutionId,
+        /// Merkle root over the records.
+        root: Hash,
+        /// How many.
+        count: u32,
+        /// At which height.
+        height: Height,
+        /// At which block time.
+        time: TimeMs,
+    }
+    /// That a case is settled.
+    Settlement {
+        /// The batch that settled it.
+        batch: BatchId,
+        /// Who settled it.
+        settler: InstitutionId,
+        /// At which height.
+        height: Height,
+    }
+    /// A grant and what became of it.
+    GrantState {
+        /// Whose.
+        account: AccountId,
+        /// What was signed.
+        terms: Grant,
+        /// At which height.
+        granted_height: Height,
+        /// Uses so far.
+        used: u32,
+        /// Deliveries so far.
+        delivered: u32,
+        /// Set once it is revoked.
+        revocation: Option<Revocation>,
+        /// Set once the grantee attested erasure.
+        erased_height: Option<Height>,
+    }
+    /// When a grant was revoked.
+    Revocation {
+        /// Height.
+        height: Height,
+        /// Block time.
+        time: TimeMs,
+    }
+    /// A permitted use.
+    Permit {
+        /// The grant relied on.
+        grant: Option<GrantId>,
+        /// The item.
+        item: ItemId,
+        /// Whose records.
+        account: Option<AccountId>,
+        /// Who uses.
+        requester: InstitutionId,
+        /// Who releases.
+        custodian: InstitutionId,
+        /// For which matter.
+        case: Option<CaseId>,
+        /// For what.
+        purpose: Purpose,
+        /// To do what.
+        action: UseAction,
+        /// And receive what.
+        output: Output,
+        /// Level of the item when it was permitted.
+        level: Level,
+        /// Merkle root over the permitted records' leaves, in the order asked for.
+        manifest: Hash,
+        /// How many records.
+        records: u32,
+        /// Salted commitment to the acting member of staff.
+        staff: Commitment,
+        /// Permitted at this height.
+        height: Height,
+        /// To be released before this block time.
+        expires_at: TimeMs,
+        /// Set once delivered.
+        delivered_height: Option<Height>,
+    }
+    /// A product of an activity.
+    Artifact {
+        /// The activity's body id.
+        activity: BodyId,
+        /// Who made it.
+        agent: InstitutionId,
+        /// How.
+        kind: ActivityKind,
+        /// Sensitivity.
+        level: Level,
+        /// At which height.
+        height: Height,
+    }
+    /// A review that lets a requester use an item.
+    Review {
+        /// Who reviewed.
+        reviewer: InstitutionId,
+        /// Until when.
+        until: TimeMs,
+    }
+    /// What one use case may see at most, and what it needs.
+    PurposeRule {
+        /// The use case.
+        purpose: Purpose,
+        /// Highest level.
+        max_level: Level,
+        /// Whether a request must name a case.
+        needs_case: bool,
+        /// Whether the case must be settled.
+        needs_settlement: bool,
+    }
+    /// Use case × level, in force from the founding.
+    Policy {
+        /// Version.
+        version: u32,
+        /// One rule a use case; a use case without one is not permitted.
+        rules: List<PurposeRule, 32>,
+    }
+    /// Bounds that every validator must share.
+    Parameters {
+        /// How far ahead of block time a transaction may expire, ms.
+        transaction_life_ms: u64,
+        /// How long a permit may be released, ms.
+        permit_life_ms: u64,
+        /// How long an erasure may take after a revocation, ms.
+        erasure_deadline_ms: u64,
+        /// Most bytes of transactions in a block.
+        block_bytes_max: u32,
+        /// Most transactions in a block.
+        block_transactions_max: u32,
+        /// How far a proposer's clock may be from a validator's, ms.
+        clock_bound_ms: u64,
+        /// Longest time without a block, ms.
+        heartbeat_ms: u64,
+    }
+}
+
+impl Copy for ObjectRef {}
+impl PartialOrd for ObjectRef {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for ObjectRef {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.kind, self.id).cmp(&(other.kind, other.id))
+    }
+}
+
+impl ObjectRef {
+    /// The policy.
+    pub const POLICY: ObjectRef = ObjectRef { kind: ObjectKind::Policy, id: Hash::ZERO };
+    /// The parameters.
+    pub const PARAMETERS: ObjectRef = ObjectRef { kind: ObjectKind::Parameters, id: Hash::ZERO };
+
+    /// Kind and id in 33 bytes, as stored and hashed.
+    pub fn key(&self) -> [u8; 33] {
+        let mut key = [0; 33];
+        key[0] = self.kind as u8;
+        key[1..].copy_from_slice(&self.id.0);
+        key
+    }
+
+    /// Reads what [`ObjectRef::key`] wrote.
+    pub fn from_key(key: &[u8]) -> Option<ObjectRef> {
+        let (kind, id) = key.split_first()?;
+        let kind = ObjectKind::read(i32::from(*kind), "kind").ok()?;
+        Some(ObjectRef { kind, id: Hash(id.try_into().ok()?) })
+    }
+
+    /// The path of the object's leaf in the state trie.
+    pub fn path(&self) -> Hash {
+        hash::TRIE_KEY.hash(&[&self.key()])
+    }
+
+    /// The trail of an object that has seen no event.
+    pub fn new_trail(&self) -> Trail {
+        Trail { length: 0, head: hash::TRAIL_START.hash(&[&self.key()]) }
+    }
+}
+
+macro_rules! refs {
+    ($($id:ident => $kind:ident),*) => { $(
+        impl From<$id> for ObjectRef {
+            fn from(id: $id) -> ObjectRef { ObjectRef { kind: ObjectKind::$kind, id: id.0 } }
+        }
+    )* };
+}
+refs!(InstitutionId => Institution, AccountId => Account, ItemId => Item, BatchId => Batch, CaseId => Settlement,
+      GrantId => Grant, PermitId => Permit, ArtifactId => Artifact);
+
+/// The hash of an object's content, without its trail: what an event commits to.
+pub fn object_hash(object: &ObjectRef, content: &[u8]) -> Hash {
+    hash::OBJECT.hash(&[&object.key(), content])
+}
+
+/// A leaf's hash from its parts.
+pub fn leaf_hash(object: &ObjectRef, object_hash: &Hash, trail: &Trail) -> Hash {
+    hash::TRIE_LEAF.hash(&[&object.key(), &object_hash.0, &trail.length.to_le_bytes(), &trail.head.0])
+}
+
+impl Leaf {
+    /// The hash of the content.
+    pub fn object_hash(&self) -> Hash {
+        object_hash(&self.object, &self.content)
+    }
+
+    /// The leaf's hash in the trie.
+    pub fn hash(&self) -> Hash {
+        leaf_hash(&self.object, &self.object_hash(), &self.trail)
+    }
+}
+
+/// The typed content of a leaf.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Object {
+    Institution(Institution),
+    Account(Account),
+    Item(Item),
+    Batch(Batch),
+    Settlement(Settlement),
+    Grant(Box<GrantState>),
+    Permit(Box<Permit>),
+    Artifact(Artifact),
+    Review(Review),
+    Policy(Policy),
+    Parameters(Parameters),
+}
+
+impl Object {
+    /// Reads a leaf's content as the kind that its key says.
+    pub fn decode(kind: ObjectKind, content: &[u8]) -> Result<Object, crate::field::DecodeError> {
+        Ok(match kind {
+            ObjectKind::Institution => Object::Institution(Message::decode(content)?),
+            ObjectKind::Account => Object::Account(Message::decode(content)?),
+            ObjectKind::Item => Object::Item(Message::decode(content)?),
+            ObjectKind::Batch => Object::Batch(Message::decode(content)?),
+            ObjectKind::Settlement => Object::Settlement(Message::decode(content)?),
+            ObjectKind::Grant => Object::Grant(Box::new(Message::decode(content)?)),
+            ObjectKind::Permit => Object::Permit(Box::new(Message::decode(content)?)),
+            ObjectKind::Artifact => Object::Artifact(Message::decode(content)?),
+            ObjectKind::Review => Object::Review(Message::decode(content)?),
+            ObjectKind::Policy => Object::Policy(Message::decode(content)?),
+            ObjectKind::Parameters => Object::Parameters(Message::decode(content)?),
+        })
+    }
+}
+
+impl Policy {
+    /// The rule for a use case.
+    pub fn rule(&self, purpose: Purpose) -> Option<&PurposeRule> {
+        self.rules.iter().find(|r| r.purpose == purpose)
+    }
+}
+
+impl Institution {
+    /// Whether it has the role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+impl GrantState {
+    /// Until when the grantee must have attested erasure: set once a grant was revoked that had been
+    /// delivered on, and not yet attested (R9).
+    pub fn erasure_due(&self, parameters: &Parameters) -> Option<TimeMs> {
+        match (&self.revocation, self.delivered, self.erased_height) {
+            (Some(r), 1.., None) => Some(r.time.plus(parameters.erasure_deadline_ms)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! What wallets and institutions ask of the ledger: the checked form of `transaction.proto`.
+//!
+//! Only shape is checked here (lengths, counts, known numbers); whether it is allowed is the ledger's to say.
+
+use serde::Serialize;
+
+use crate::field::{DecodeError, Element, List, Message, enums, message_field, messages};
+use crate::hash::{self, Hash};
+use crate::ids::*;
+use crate::keys::{Algorithm, PublicKey};
+use crate::wire;
+
+enums! {
+    /// What kind of data an item of the catalogue is.
+    Category { /** Claim documents. */ ClaimDocument = 1, /** Test results (检验检查结果). */ TestResult = 2, /** Encounters. */ Encounter = 3,
+        /** Settlements (医保结算). */ Settlement = 4, /** Prescriptions. */ Prescription = 5 }
+    /// Sensitivity (数据分级), least first (R11).
+    Level { /** Not sensitive. */ None = 1, /** Low. */ Low = 2, /** Moderate. */ Moderate = 3, /** High. */ High = 4 }
+    /// How an item may be used without the person's own grant (开放类型, R11).
+    Opening { /** Not at all. */ Prohibited = 1, /** After the regulator's review. */ AfterReview = 2,
+        /** By a named, authenticated person. */ RealName = 3, /** By any institution. */ Unconditional = 4,
+        /** By named recipients. */ Directed = 5 }
+    /// In which capacity a grant is signed.
+    Capacity { /** For oneself. */ Own = 1 }
+    /// What the use is for; after HL7 v3-ActReason.
+    Purpose { /** HPAYMT: paying a claim. */ ClaimsPayment = 1, /** TREAT: treatment. */ Treatment = 2,
+        /** COC: reuse of another hospital's test result (检验结果互认). */ MutualRecognition = 3,
+        /** HRESCH: research. */ Research = 4, /** PUBHLTH: statistics. */ Statistics = 5,
+        /** HOPERAT: operations. */ Operations = 6, /** HMARKT: marketing. */ Marketing = 7 }
+    /// What is done with the data.
+    UseAction { /** Read. */ Read = 1, /** Keep a copy. */ Copy = 2, /** Compute on it. */ Compute = 3,
+        /** Make new data of it. */ Derive = 4, /** Pass it on. */ Disclose = 5 }
+    /// What leaves the custodian, most revealing first: a grant for one covers those after it.
+    Output { /** The records. */ Raw = 1, /** Masked records. */ Masked = 2, /** A result alone. */ ResultOnly = 3 }
+    /// How often a grant may be used (R6, R8).
+    Mode { /** Once (一事一授权). */ OneTime = 1, /** A number of times. */ NTimes = 2, /** Until it ends. */ Standing = 3 }
+    /// The legal basis that the notice named.
+    LegalBasis { /** Consent. */ Consent = 1, /** Contract. */ Contract = 2, /** Statute. */ Statute = 3 }
+    /// The language of the notice.
+    Language { /** Chinese. */ Chinese = 1, /** English. */ English = 2 }
+    /// What an activity did (R24).
+    ActivityKind { /** Cleaning. */ Clean = 1, /** Masking. */ Mask = 2, /** Aggregation. */ Aggregate = 3,
+        /** Reuse of a result as it stands (R28). */ Reuse = 4, /** Any other computation. */ Compute = 5 }
+    /// The kinds of action, for events.
+    ActionKind { /** [`Enrol`]. */ Enrol = 1, /** [`RegisterItem`]. */ RegisterItem = 2, /** [`Classify`]. */ Classify = 3,
+        /** [`AnchorRecords`]. */ AnchorRecords = 4, /** [`Grant`]. */ Grant = 5, /** [`Revoke`]. */ Revoke = 6,
+        /** [`RequestAccess`]. */ RequestAccess = 7, /** [`Deliver`]. */ Deliver = 8,
+        /** [`AttestErasure`]. */ AttestErasure = 9, /** [`RecordActivity`]. */ RecordActivity = 10,
+        /** [`ReviewOpening`]. */ ReviewOpening = 11 }
+}
+
+messages! {
+    /// What is signed.
+    Body {
+        /// The chain it is for.
+        chain: ChainTag,
+        /// Refused in a block whose time is later, or earlier by more than the transaction life.
+        expires_at: TimeMs,
+        /// Who asks.
+        author: Author,
+        /// What for.
+        action: Action,
+    }
+    /// Opens an account with one custodian (开户). Signed by the enrolling institution, then by the new key.
+    Enrol {
+        /// The custodian that the account is for.
+        custodian: InstitutionId,
+        /// The new key's algorithm.
+        algorithm: Algorithm,
+        /// The new key.
+        key: PublicKey,
+    }
+    /// Enters an item into the resource catalogue, with the author as its one source (R20).
+    RegisterItem {
+        /// Item code of the catalogue standard.
+        code: u32,
+        /// Whose data the code speaks of: an administrative or institutional scope.
+        scope: u32,
+        /// Kind of data.
+        category: Category,
+        /// Sensitivity.
+        level: Level,
+        /// Use without a grant.
+        opening: Opening,
+        /// Recipients of a directed opening; empty for any other.
+        recipients: List<InstitutionId, 16>,
+    }
+    /// Grades an item anew (R11). Grading down is governance's, not the custodian's (R21).
+    Classify {
+        /// The item.
+        item: ItemId,
+        /// Sensitivity.
+        level: Level,
+        /// Use without a grant.
+        opening: Opening,
+        /// Recipients of a directed opening; empty for any other.
+        recipients: List<InstitutionId, 16>,
+    }
+    /// Anchors records by the Merkle root over them (存证, R1). The batch's id is the id of this body.
+    AnchorRecords {
+        /// Their catalogue item.
+        item: ItemId,
+        /// Merkle root over [`Record::leaf`].
+        root: Hash,
+        /// How many; 1 to [`RECORDS_PER_BATCH_MAX`].
+        count: u32,
+        /// Cases that these settlements settle.
+        settles: List<CaseId, 64>,
+    }
+    /// One record.
+    Record {
+        /// Whose.
+        account: AccountId,
+        /// Salted commitment to its content.
+        commitment: Commitment,
+        /// The day it speaks of.
+        day: Day,
+    }
+    /// A record and its place in an anchored batch.
+    RecordProof {
+        /// The batch.
+        batch: BatchId,
+        /// The record.
+        record: Record,
+        /// Its index in the batch.
+        index: u32,
+        /// Siblings from the leaf up.
+        path: List<Hash, 12>,
+    }
+    /// A person's authorization (授权), R2. Its id is the id of this body; the account is the author.
+    Grant {
+        /// Who may use.
+        grantee: InstitutionId,
+        /// In which capacity it is signed.
+        capacity: Capacity,
+        /// Items that it covers.
+        items: List<ItemId, 16>,
+        /// Categories that it covers besides.
+        categories: List<Category, 8>,
+        /// First day of the data, inclusive.
+        data_from: Day,
+        /// Last day of the data, inclusive.
+        data_to: Day,
+        /// The one matter; a one-time grant has one (R6).
+        case: Option<CaseId>,
+        /// For what.
+        purpose: Purpose,
+        /// What may be done.
+        actions: List<UseAction, 5>,
+        /// The most revealing output.
+        output: Output,
+        /// The highest level.
+        max_level: Level,
+        /// How often.
+        mode: Mode,
+        /// 1 for one-time, the number for n times, 0 for standing.
+        uses: u32,
+        /// From when, inclusive.
+        not_before: TimeMs,
+        /// Until when, inclusive.
+        not_after: TimeMs,
+        /// How long the grantee may keep what it received, in days.
+        retention_days: u32,
+        /// Whether it may be passed on.
+        onward: bool,
+        /// Where it may be used, ISO 3166-1 numeric.
+        jurisdictions: List<u32, 8>,
+        /// On what legal basis.
+        legal_basis: LegalBasis,
+        /// Hash of the notice that was shown.
+        notice: Hash,
+        /// In which language.
+        language: Language,
+        /// The policy in force when it was shown.
+        policy_version: u32,
+    }
+    /// Withdraws a grant (撤回, R9); effective before any use in its own block.
+    Revoke {
+        /// The grant.
+        grant: GrantId,
+    }
+    /// Asks to use records (R3). The permit's id is the id of this body.
+    RequestAccess {
+        /// The grant relied on; without one, the item's opening type is the basis.
+        grant: Option<GrantId>,
+        /// The item.
+        item: ItemId,
+        /// Whose records, where they are one person's.
+        account: Option<AccountId>,
+        /// For which matter.
+        case: Option<CaseId>,
+        /// For what.
+        purpose: Purpose,
+        /// To do what.
+        action: UseAction,
+        /// And receive what.
+        output: Output,
+        /// Which records, 1 to 32.
+        records: List<RecordProof, 32>,
+        /// Salted commitment to the acting member of staff.
+        staff: Commitment,
+        /// The real-name requester, whose key signs second.
+        person: Option<AccountId>,
+    }
+    /// Tells that records were released against a permit (R3).
+    Deliver {
+        /// The permit.
+        permit: PermitId,
+        /// The newest finalised height that the custodian saw when it released.
+        released_height: Height,
+        /// Merkle root over the records released.
+        manifest: Hash,
+        /// How many.
+        records: u32,
+        /// Hash of the encrypted package.
+        package: Hash,
+    }
+    /// Tells that what was received under a revoked grant is erased (R9).
+    AttestErasure {
+        /// The grant.
+        grant: GrantId,
+        /// Hash of the erasure report.
+        report: Hash,
+    }
+    /// Lineage (数据血缘): what was made of what (R24).
+    RecordActivity {
+        /// What was done.
+        kind: ActivityKind,
+        /// Permits whose records went in; with `artifacts` at most 256.
+        permits: List<PermitId, 256>,
+        /// Earlier products that went in.
+        artifacts: List<ArtifactId, 256>,
+        /// New products, 1 to 16.
+        outputs: List<Product, 16>,
+        /// Hash of the program or plan.
+        plan: Hash,
+        /// Denied requests whose data stayed out.
+        excluded: List<BodyId, 256>,
+    }
+    /// A new product of an activity.
+    Product {
+        /// Its new id.
+        id: ArtifactId,
+        /// Its sensitivity: at least that of the inputs.
+        level: Level,
+    }
+    /// The regulator's review of a use that an opening makes conditional on it (R11).
+    ReviewOpening {
+        /// The item.
+        item: ItemId,
+        /// Who may use it.
+        requester: InstitutionId,
+        /// For what.
+        purpose: Purpose,
+        /// Until when.
+        until: TimeMs,
+    }
+}
+
+/// The most records in one anchored batch.
+pub const RECORDS_PER_BATCH_MAX: u32 = 4096;
+/// The most inputs of one activity; bundles beyond.
+pub const ACTIVITY_INPUTS_MAX: usize = 256;
+
+/// Who asks: an institution or a person's account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Author {
+    /// An institution, by one of its operator keys.
+    Institution(InstitutionId),
+    /// An insured person, by the account's key.
+    Account(AccountId),
+}
+
+impl Element for Author {
+    type Wire = wire::Author;
+    fn read(w: Self::Wire, _: &'static str) -> Result<Self, DecodeError> {
+        use wire::author::Who;
+        Ok(match w.who.ok_or(DecodeError::Missing("author"))? {
+            Who::Institution(b) => Author::Institution(Element::read(b, "institution")?),
+            Who::Account(b) => Author::Account(Element::read(b, "account")?),
+        })
+    }
+    fn write(&self) -> Self::Wire {
+        use wire::author::Who;
+        wire::Author {
+            who: Some(match self {
+                Author::Institution(id) => Who::Institution(id.write()),
+                Author::Account(id) => Who::Account(id.write()),
+            }),
+        }
+    }
+}
+message_field!(Author);
+
+/// What a body asks for; one module of the ledger decides each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Action {
+    Enrol(Enrol),
+    RegisterItem(RegisterItem),
+    Classify(Classify),
+    AnchorRecords(AnchorRecords),
+    Grant(Box<Grant>),
+    Revoke(Revoke),
+    RequestAccess(Box<RequestAccess>),
+    Deliver(Deliver),
+    AttestErasure(AttestErasure),
+    RecordActivity(Box<RecordActivity>),
+    ReviewOpening(ReviewOpening),
+}
+
+impl Action {
+    /// Its kind.
+    pub fn kind(&self) -> ActionKind {
+        match self {
+            Action::Enrol(_) => ActionKind::Enrol,
+            Action::RegisterItem(_) => ActionKind::RegisterItem,
+            Action::Classify(_) => ActionKind::Classify,
+            Action::AnchorRecords(_) => ActionKind::AnchorRecords,
+            Action::Grant(_) => ActionKind::Grant,
+            Action::Revoke(_) => ActionKind::Revoke,
+            Action::RequestAccess(_) => ActionKind::RequestAccess,
+            Action::Deliver(_) => ActionKind::Deliver,
+            Action::AttestErasure(_) => ActionKind::AttestErasure,
+            Action::RecordActivity(_) => ActionKind::RecordActivity,
+            Action::ReviewOpening(_) => ActionKind::ReviewOpening,
+        }
+    }
+
+    /// Whether it protects a person and so goes before everything else in its block.
+    pub fn protects(&self) -> bool {
+        matches!(self, Action::Revoke(_))
+    }
+}
+
+impl Element for Action {
+    type Wire = wire::body::Action;
+    fn read(w: Self::Wire, _: &'static str) -> Result<Self, DecodeError> {
+        use wire::body::Action as W;
+        Ok(match w {
+            W::Enrol(m) => Action::Enrol(Element::read(m, "enrol")?),
+            W::RegisterItem(m) => Action::RegisterItem(Element::read(m, "register_item")?),
+            W::Classify(m) => Action::Classify(Element::read(m, "classify")?),
+            W::AnchorRecords(m) => {
+                let a = AnchorRecords::read(m, "anchor_records")?;
+                within(1..=u64::from(RECORDS_PER_BATCH_MAX), u64::from(a.count), "count")?;
+                Action::AnchorRecords(a)
+            }
+            W::Grant(m) => Action::Grant(Box::new(Element::read(m, "grant")?)),
+            W::Revoke(m) => Action::Revoke(Element::read(m, "revoke")?),
+            W::RequestAccess(m) => {
+                let a = RequestAccess::read(m, "request_access")?;
+                within(1..=32, a.records.len() as u64, "records")?;
+                Action::RequestAccess(Box::new(a))
+            }
+            W::Deliver(m) => Action::Deliver(Element::read(m, "deliver")?),
+            W::AttestErasure(m) => Action::AttestErasure(Element::read(m, "attest_erasure")?),
+            W::RecordActivity(m) => {
+                let a = RecordActivity::read(m, "record_activity")?;
+                let inputs = a.permits.len() + a.artifacts.len();
+                within(1..=ACTIVITY_INPUTS_MAX as u64, inputs as u64, "inputs")?;
+                within(1..=16, a.outputs.len() as u64, "outputs")?;
+                Action::RecordActivity(Box::new(a))
+            }
+            W::ReviewOpening(m) => Action::ReviewOpening(Element::read(m, "review_opening")?),
+        })
+    }
+    fn write(&self) -> Self::Wire {
+        use wire::body::Action as W;
+        match self {
+            Action::Enrol(m) => W::Enrol(m.write()),
+            Action::RegisterItem(m) => W::RegisterItem(m.write()),
+            Action::Classify(m) => W::Classify(m.write()),
+            Action::AnchorRecords(m) => W::AnchorRecords(m.write()),
+            Action::Grant(m) => W::Grant(m.write()),
+            Action::Revoke(m) => W::Revoke(m.write()),
+            Action::RequestAccess(m) => W::RequestAccess(m.write()),
+            Action::Deliver(m) => W::Deliver(m.write()),
+            Action::AttestErasure(m) => W::AttestErasure(m.write()),
+            Action::RecordActivity(m) => W::RecordActivity(m.write()),
+            Action::ReviewOpening(m) => W::ReviewOpening(m.write()),
+        }
+    }
+}
+message_field!(Action);
+
+fn within(range: std::ops::RangeInclusive<u64>, n: u64, field: &'static str) -> Result<(), DecodeError> {
+    if range.contains(&n) { Ok(()) } else { Err(DecodeError::Bounds(field)) }
+}
+
+/// The most bytes in one body.
+pub const BODY_BYTES_MAX: usize = 48 << 10;
+
+impl Body {
+    /// Reads a canonical body of at most [`BODY_BYTES_MAX`] bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > BODY_BYTES_MAX {
+            return Err(DecodeError::TooLarge(BODY_BYTES_MAX));
+        }
+        <Self as Message>::decode(bytes)
+    }
+}
+
+/// The id of a body on a chain, from its canonical bytes.
+pub fn body_id(genesis: &GenesisHash, body: &[u8]) -> BodyId {
+    BodyId(hash::BODY_ID.hash(&[genesis.as_bytes(), body]))
+}
+
+impl Record {
+    /// The record's leaf in its batch, and in a permit's manifest.
+    pub fn leaf(&self) -> Hash {
+        let (account, commitment) = (self.account.as_bytes(), self.commitment.as_bytes());
+        hash::RECORD.hash(&[account, commitment, &self.day.0.to_le_bytes()])
+    }
+}
+
+impl ReviewOpening {
+    /// Under what the review is found.
+    pub fn review_id(item: &ItemId, requester: &InstitutionId, purpose: Purpose) -> Hash {
+        hash::REVIEW_ID.hash(&[item.as_bytes(), requester.as_bytes(), &[purpose as u8]])
+    }
+}

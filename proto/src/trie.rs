@@ -1,0 +1,186 @@
+//! Proofs of what the state trie holds, and the hashing rules of its nodes.
+//!
+//! The trie is binary, over the bits of [`ObjectRef::path`], and compressed: an inner node stands only where
+//! two leaves part. It hashes its bit position and the prefix that all leaves below it share; a leaf hashes
+//! its full key. So a proof's end can be neither moved to another place nor invented (R29). The root is
+//! [`Hash::ZERO`] for the empty trie, a leaf's hash for one leaf.
+
+use serde::Serialize;
+
+use crate::field::{DecodeError, Element, Field, List, Message, messages};
+use crate::hash::{self, Hash};
+use crate::state::{Leaf, ObjectRef, Trail, leaf_hash};
+use crate::wire;
+
+messages! {
+    /// One inner node on the way from the root: which bit it decides on, and the child not taken.
+    TrieStep {
+        /// Bit position, 0 to 255, rising along the way.
+        bit: u32,
+        /// Hash of the child not taken.
+        sibling: Hash,
+    }
+    /// A leaf by its hashes.
+    LeafDigest {
+        /// Its key.
+        object: ObjectRef,
+        /// Hash of its content.
+        object_hash: Hash,
+        /// Its trail.
+        trail: Trail,
+    }
+    /// An inner node below which the key cannot be, since its prefix differs.
+    TrieFork {
+        /// Bit position.
+        bit: u32,
+        /// What all leaves below share.
+        prefix: Hash,
+        /// Left child.
+        left: Hash,
+        /// Right child.
+        right: Hash,
+    }
+}
+
+/// Where the way of a key ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrieEnd {
+    /// The trie is empty.
+    Empty,
+    /// A leaf: the key's own, or another's.
+    Leaf(LeafDigest),
+    /// An inner node whose prefix the key does not share.
+    Fork(TrieFork),
+}
+
+/// The way of a key from the root to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TrieProof {
+    /// Inner nodes passed.
+    pub steps: List<TrieStep, 256>,
+    /// Where it ends.
+    pub end: TrieEnd,
+}
+
+impl Element for TrieProof {
+    type Wire = wire::TrieProof;
+    fn read(w: Self::Wire, _: &'static str) -> Result<Self, DecodeError> {
+        use wire::trie_proof::End;
+        Ok(TrieProof {
+            steps: Field::read_field(w.steps, "steps")?,
+            end: match w.end.ok_or(DecodeError::Missing("end"))? {
+                End::Empty(_) => TrieEnd::Empty,
+                End::Leaf(l) => TrieEnd::Leaf(Element::read(l, "leaf")?),
+                End::Fork(f) => TrieEnd::Fork(Element::read(f, "fork")?),
+            },
+        })
+    }
+    fn write(&self) -> Self::Wire {
+        use wire::trie_proof::End;
+        wire::TrieProof {
+            steps: self.steps.write_field(),
+            end: Some(match &self.end {
+                TrieEnd::Empty => End::Empty(wire::Empty {}),
+                TrieEnd::Leaf(l) => End::Leaf(l.write()),
+                TrieEnd::Fork(f) => End::Fork(f.write()),
+            }),
+        }
+    }
+}
+crate::field::message_field!(TrieProof);
+impl Message for TrieProof {}
+
+/// The hash of an inner node at `bit`, whose leaves share `prefix` (zeros from `bit` on).
+pub fn inner_hash(bit: u16, prefix: &Hash, left: &Hash, right: &Hash) -> Hash {
+    hash::TRIE_INNER.hash(&[&bit.to_le_bytes(), &prefix.0, &left.0, &right.0])
+}
+
+/// Why a proof proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadProof {
+    /// Bit positions out of range or order.
+    #[error("the proof's way is malformed")]
+    Malformed,
+    /// It leads to another root.
+    #[error("the proof leads to another root")]
+    OtherRoot,
+    /// It ends elsewhere than the claim says.
+    #[error("the proof ends at another object, or shows that there is one where none was claimed")]
+    OtherEnd,
+}
+
+impl TrieProof {
+    /// Whether the trie under `root` holds just this leaf at its key.
+    pub fn verify_leaf(&self, root: &Hash, leaf: &Leaf) -> Result<(), BadProof> {
+        match &self.end {
+            TrieEnd::Leaf(d)
+                if d.object == leaf.object && d.object_hash == leaf.object_hash() && d.trail == leaf.trail =>
+            {
+                self.climb(root, &leaf.object.path())
+            }
+            _ => Err(BadProof::OtherEnd),
+        }
+    }
+
+    /// Whether the trie under `root` holds nothing at the object's key.
+    pub fn verify_absence(&self, root: &Hash, object: &ObjectRef) -> Result<(), BadProof> {
+        let path = object.path();
+        let last = self.steps.last().map(|s| s.bit);
+        match &self.end {
+            TrieEnd::Empty if self.steps.is_empty() => {}
+            TrieEnd::Empty => return Err(BadProof::Malformed),
+            // The other leaf must lie where the key would: they part only below the last step.
+            TrieEnd::Leaf(d) => {
+                if d.object == *object {
+                    return Err(BadProof::OtherEnd);
+                }
+                if !shares(&d.object.path(), &path, last)? {
+                    return Err(BadProof::OtherEnd);
+                }
+            }
+            // The fork must lie where the key would, and not lie on the key's way.
+            TrieEnd::Fork(f) => {
+                let bit = bit(f.bit)?;
+                if last.is_some_and(|l| l >= f.bit) || f.prefix.prefix(bit) != f.prefix {
+                    return Err(BadProof::Malformed);
+                }
+                if !shares(&f.prefix, &path, last)? || path.prefix(bit) == f.prefix {
+                    return Err(BadProof::OtherEnd);
+                }
+            }
+        }
+        self.climb(root, &path)
+    }
+
+    /// Hashes from the end up to the root along `path`.
+    fn climb(&self, root: &Hash, path: &Hash) -> Result<(), BadProof> {
+        if !self.steps.is_sorted_by(|a, b| a.bit < b.bit) {
+            return Err(BadProof::Malformed);
+        }
+        let mut node = match &self.end {
+            TrieEnd::Empty => Hash::ZERO,
+            TrieEnd::Leaf(d) => leaf_hash(&d.object, &d.object_hash, &d.trail),
+            TrieEnd::Fork(f) => inner_hash(bit(f.bit)?, &f.prefix, &f.left, &f.right),
+        };
+        for step in self.steps.iter().rev() {
+            let bit = bit(step.bit)?;
+            let (left, right) = if path.bit(bit) { (step.sibling, node) } else { (node, step.sibling) };
+            node = inner_hash(bit, &path.prefix(bit), &left, &right);
+        }
+        if node == *root { Ok(()) } else { Err(BadProof::OtherRoot) }
+    }
+}
+
+fn bit(n: u32) -> Result<u16, BadProof> {
+    if n < 256 { Ok(n as u16) } else { Err(BadProof::Malformed) }
+}
+
+/// Whether two paths are the same up to and including bit `last`.
+fn shares(a: &Hash, b: &Hash, last: Option<u32>) -> Result<bool, BadProof> {
+    let bits = match last {
+        Some(l) => bit(l)? + 1,
+        None => 0,
+    };
+    Ok(a.prefix(bits) == b.prefix(bits))
+}

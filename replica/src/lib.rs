@@ -1,0 +1,1 @@
+//! A whole validator as a pure machine over storage and timed inputs.
