@@ -1,0 +1,313 @@
+//! What validators say to each other, and its strict bytes. What is to be done about it is said elsewhere.
+//!
+//! A tag, then fixed numbers little-endian, then bytes with their lengths; one value has one encoding, and
+//! nothing may follow it. Nothing here is hashed or signed: what is, travels inside in its canonical form.
+
+use bytes::Bytes;
+
+use assent_consensus::ConsensusMessage;
+use assent_proto::block::BLOCK_BYTES_MAX;
+use assent_proto::envelope::ENVELOPE_BYTES_MAX;
+use assent_proto::field::Message;
+use assent_proto::{BlockId, CommitCertificate, DecodeError, Hash, Height};
+
+/// The most bytes of one message: a block and its certificate fit.
+pub const MESSAGE_BYTES_MAX: usize = BLOCK_BYTES_MAX + (256 << 10);
+/// The most bytes of a message that is broadcast.
+pub const GOSSIP_BYTES_MAX: usize = 512 << 10;
+/// The most bytes of a block's encoding in one part.
+pub const PART_BYTES_MAX: usize = 256 << 10;
+/// The most parts of one block.
+const PARTS_MAX: u32 = (BLOCK_BYTES_MAX / PART_BYTES_MAX) as u32;
+/// The most envelopes in one message.
+pub const TRANSACTIONS_MAX: usize = 1024;
+/// The most blocks in one answer to a validator that catches up.
+pub const CATCH_UP_BLOCKS_MAX: usize = 64;
+/// Bytes after which an answer to a validator that catches up ends; one block is always in it.
+pub const CATCH_UP_BYTES_MAX: usize = 4 << 20;
+
+/// A piece of a proposed block's canonical encoding. It carries no signature: the block's id, which the signed
+/// proposal names, is the hash of what it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Height.
+    pub height: Height,
+    /// Round in which the block is proposed.
+    pub round: u32,
+    /// The block's id.
+    pub block: BlockId,
+    /// Which part, from 0.
+    pub index: u32,
+    /// Of how many, 1 to 64. All but the last have [`PART_BYTES_MAX`] bytes.
+    pub of: u32,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// What one validator says to one other, or to all.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PeerMessage {
+    /// Envelopes that came in over the sender's own door; at most [`TRANSACTIONS_MAX`]. To all.
+    Transactions(Vec<Bytes>),
+    /// A proposal's header, a vote, or a certificate of votes. To all.
+    Consensus(ConsensusMessage),
+    /// A piece of a proposed block: to all from its proposer, to one who asked from anyone.
+    Part(Part),
+    /// Asks for the parts of a proposed block that did not arrive.
+    GetProposal {
+        /// Height.
+        height: Height,
+        /// Round in which it was proposed.
+        round: u32,
+        /// The block's id.
+        block: BlockId,
+    },
+    /// Asks for final blocks from a height on.
+    CatchUp {
+        /// The first height wanted.
+        from: Height,
+    },
+    /// Final blocks in canonical encoding with their certificates, by ascending height without gaps; empty if
+    /// the one asked has none. At most [`CATCH_UP_BLOCKS_MAX`].
+    Blocks(Vec<(Bytes, CommitCertificate)>),
+    /// The newest final height of the sender.
+    Tip {
+        /// That height.
+        height: Height,
+    },
+}
+
+const TRANSACTIONS: u8 = 1;
+const CONSENSUS: u8 = 2;
+const PART: u8 = 3;
+const GET_PROPOSAL: u8 = 4;
+const CATCH_UP: u8 = 5;
+const BLOCKS: u8 = 6;
+const TIP: u8 = 7;
+
+impl PeerMessage {
+    /// The encoding.
+    pub fn encode(&self) -> Bytes {
+        let out = match self {
+            PeerMessage::Transactions(list) => {
+                list.iter().fold(Writer::new(TRANSACTIONS).u32(list.len() as u32), |w, t| w.sized(t))
+            }
+            PeerMessage::Consensus(m) => Writer::new(CONSENSUS).raw(&m.encode()),
+            PeerMessage::Part(p) => Writer::new(PART)
+                .place(p.height, p.round, &p.block)
+                .u32(p.index)
+                .u32(p.of)
+                .raw(&p.bytes),
+            PeerMessage::GetProposal { height, round, block } => {
+                Writer::new(GET_PROPOSAL).place(*height, *round, block)
+            }
+            PeerMessage::CatchUp { from } => Writer::new(CATCH_UP).u64(from.0),
+            PeerMessage::Blocks(list) => list
+                .iter()
+                .fold(Writer::new(BLOCKS).u32(list.len() as u32), |w, (b, c)| w.sized(b).sized(&c.encode())),
+            PeerMessage::Tip { height } => Writer::new(TIP).u64(height.0),
+        };
+        out.0.into()
+    }
+
+    /// Reads just what [`PeerMessage::encode`] writes. Envelopes and blocks inside are bounded but not yet
+    /// looked into.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(DecodeError::TooLarge(MESSAGE_BYTES_MAX));
+        }
+        let mut r = Reader(bytes.clone());
+        let message = match r.u8()? {
+            TRANSACTIONS => PeerMessage::Transactions(r.list(TRANSACTIONS_MAX, |r| r.sized(ENVELOPE_BYTES_MAX))?),
+            CONSENSUS => PeerMessage::Consensus(ConsensusMessage::decode(&r.rest())?),
+            PART => PeerMessage::Part(r.part()?),
+            GET_PROPOSAL => {
+                let (height, round, block) = r.place()?;
+                PeerMessage::GetProposal { height, round, block }
+            }
+            CATCH_UP => PeerMessage::CatchUp { from: Height(r.u64()?) },
+            BLOCKS => PeerMessage::Blocks(r.list(CATCH_UP_BLOCKS_MAX, Reader::certified_block)?),
+            TIP => PeerMessage::Tip { height: Height(r.u64()?) },
+            _ => return Err(DecodeError::Enum("tag")),
+        };
+        if r.0.is_empty() { Ok(message) } else { Err(DecodeError::NotCanonical) }
+    }
+}
+
+impl Part {
+    /// The parts of a block, in order.
+    pub fn split(height: Height, round: u32, block: BlockId, bytes: &Bytes) -> Vec<Part> {
+        let of = bytes.len().div_ceil(PART_BYTES_MAX) as u32;
+        (0..of)
+            .map(|index| {
+                let from = index as usize * PART_BYTES_MAX;
+                let bytes = bytes.slice(from..bytes.len().min(from + PART_BYTES_MAX));
+                Part { height, round, block, index, of, bytes }
+            })
+            .collect()
+    }
+
+    fn check(self) -> Result<Part, DecodeError> {
+        let last = self.index.checked_add(1) == Some(self.of);
+        let fits = if last {
+            (1..=PART_BYTES_MAX).contains(&self.bytes.len())
+        } else {
+            self.bytes.len() == PART_BYTES_MAX
+        };
+        if self.of > PARTS_MAX || self.index >= self.of {
+            return Err(DecodeError::Bounds("of"));
+        }
+        if fits { Ok(self) } else { Err(DecodeError::Bounds("bytes")) }
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn new(tag: u8) -> Self {
+        Writer(vec![tag])
+    }
+    fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+    fn u32(self, n: u32) -> Self {
+        self.raw(&n.to_le_bytes())
+    }
+    fn u64(self, n: u64) -> Self {
+        self.raw(&n.to_le_bytes())
+    }
+    fn sized(self, bytes: &[u8]) -> Self {
+        self.u32(bytes.len() as u32).raw(bytes)
+    }
+    fn place(self, height: Height, round: u32, block: &BlockId) -> Self {
+        self.u64(height.0).u32(round).raw(&block.0.0)
+    }
+}
+
+struct Reader(Bytes);
+
+impl Reader {
+    fn take(&mut self, n: usize) -> Result<Bytes, DecodeError> {
+        if n > self.0.len() {
+            return Err(DecodeError::Malformed);
+        }
+        Ok(self.0.split_to(n))
+    }
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let bytes = self.take(N)?;
+        Ok(bytes[..].try_into().expect("take gives as many bytes as asked for"))
+    }
+    fn u8(&mut self) -> Result<u8, DecodeError> {
+        Ok(self.array::<1>()?[0])
+    }
+    fn u32(&mut self) -> Result<u32, DecodeError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+    fn u64(&mut self) -> Result<u64, DecodeError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+    fn rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.0)
+    }
+    fn sized(&mut self, max: usize) -> Result<Bytes, DecodeError> {
+        let n = self.u32()? as usize;
+        if n > max { Err(DecodeError::TooLarge(max)) } else { self.take(n) }
+    }
+    fn list<T>(
+        &mut self,
+        max: usize,
+        mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let n = self.u32()? as usize;
+        if n > max {
+            return Err(DecodeError::Bounds("list"));
+        }
+        (0..n).map(|_| item(self)).collect()
+    }
+    fn place(&mut self) -> Result<(Height, u32, BlockId), DecodeError> {
+        Ok((Height(self.u64()?), self.u32()?, BlockId(Hash(self.array()?))))
+    }
+    fn part(&mut self) -> Result<Part, DecodeError> {
+        let (height, round, block) = self.place()?;
+        let (index, of) = (self.u32()?, self.u32()?);
+        Part { height, round, block, index, of, bytes: self.rest() }.check()
+    }
+    fn certified_block(&mut self) -> Result<(Bytes, CommitCertificate), DecodeError> {
+        let block = self.sized(BLOCK_BYTES_MAX)?;
+        let certificate = self.sized(CommitCertificate::BYTES_MAX)?;
+        Ok((block, CommitCertificate::decode(&certificate)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assent_proto::field::List;
+    use proptest::prelude::*;
+
+    fn samples() -> Vec<PeerMessage> {
+        let block = BlockId(Hash([7; 32]));
+        let certificate = CommitCertificate { height: Height(3), round: 1, block, signatures: List::empty() };
+        let body = Bytes::from(vec![5; PART_BYTES_MAX + 9]);
+        let mut all = vec![
+            PeerMessage::Transactions(vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")]),
+            PeerMessage::GetProposal { height: Height(9), round: 2, block },
+            PeerMessage::CatchUp { from: Height(4) },
+            PeerMessage::Blocks(vec![(Bytes::from_static(b"block"), certificate)]),
+            PeerMessage::Blocks(Vec::new()),
+            PeerMessage::Tip { height: Height(u64::MAX) },
+        ];
+        all.extend(Part::split(Height(9), 0, block, &body).into_iter().map(PeerMessage::Part));
+        all
+    }
+
+    #[test]
+    fn every_kind_reads_back_and_nothing_may_follow_or_lack() {
+        for m in samples() {
+            let bytes = m.encode();
+            assert_eq!(PeerMessage::decode(&bytes).as_ref(), Ok(&m));
+            let cut = bytes.slice(..bytes.len() - 1);
+            assert_ne!(PeerMessage::decode(&cut).as_ref(), Ok(&m));
+            if !matches!(m, PeerMessage::Part(_)) {
+                assert!(PeerMessage::decode(&cut).is_err(), "cut {m:?}");
+                let more = [&bytes[..], &[0]].concat().into();
+                assert!(PeerMessage::decode(&more).is_err(), "one more byte after {m:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn counts_and_sizes_are_bounded_before_anything_is_kept() {
+        let refused = |bytes: Vec<u8>| PeerMessage::decode(&bytes.into()).expect_err("out of bounds");
+        let many = Writer::new(TRANSACTIONS).u32(u32::MAX).0;
+        assert_eq!(refused(many), DecodeError::Bounds("list"));
+        let long = Writer::new(TRANSACTIONS).u32(1).u32(u32::MAX).0;
+        assert_eq!(refused(long), DecodeError::TooLarge(ENVELOPE_BYTES_MAX));
+        assert_eq!(refused(vec![0; MESSAGE_BYTES_MAX + 1]), DecodeError::TooLarge(MESSAGE_BYTES_MAX));
+        assert_eq!(refused(vec![99]), DecodeError::Enum("tag"));
+        let part = |index, of, n| {
+            let place = Writer::new(PART).place(Height(1), 0, &BlockId(Hash::ZERO));
+            PeerMessage::decode(&place.u32(index).u32(of).raw(&vec![0; n]).0.into())
+        };
+        assert!(part(0, 1, 10).is_ok());
+        assert!(part(0, 2, 10).is_err(), "only the last part is short");
+        assert!(part(0, 1, PART_BYTES_MAX + 1).is_err());
+        assert!(part(1, 1, 10).is_err());
+        assert!(part(0, PARTS_MAX + 1, PART_BYTES_MAX).is_err());
+        assert!(part(u32::MAX, 0, 1).is_err());
+        assert!(part(0, 1, 0).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics_and_what_decodes_encodes_to_the_same(bytes in prop::collection::vec(any::<u8>(), 0..200), tag in 1u8..8) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() { *first = tag; }
+            let bytes = Bytes::from(bytes);
+            if let Ok(m) = PeerMessage::decode(&bytes) {
+                prop_assert_eq!(m.encode(), bytes);
+            }
+        }
+    }
+}
