@@ -1,1 +1,6 @@
-//! What crosses crates: simulation, real processes, the demo, fixtures.
+//! What crosses crates: real processes on loopback, for the tests and for the demo.
+//!
+//! No rule and no protocol lives here.
+
+pub mod canary;
+pub mod network;
