@@ -171,6 +171,12 @@ domains! {
     TRAIL_START = "assent 2026-11 trail start";
     /// A step of a trail.
     TRAIL_STEP = "assent 2026-11 trail step";
+    /// An institution's id, from its slug.
+    INSTITUTION_ID = "assent 2026-11 institution id";
+    /// What an institution brings to the founding.
+    ADMISSION = "assent 2026-11 admission";
+    /// What a key signs to show that its owner holds it.
+    POSSESSION = "assent 2026-11 possession";
     /// Off-chain documents: notices, plans, reports, packages.
     DOCUMENT = "assent 2026-11 document";
     /// Coefficients of a batch verification.

@@ -5,6 +5,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use curve25519_dalek::edwards::CompressedEdwardsY;
+use curve25519_dalek::montgomery::MontgomeryPoint;
+use curve25519_dalek::traits::IsIdentity;
 use ed25519_dalek::Signer;
 use ed25519_zebra::{VerificationKey, VerificationKeyBytes, batch};
 use rand_chacha::ChaCha20Rng;
@@ -149,6 +151,26 @@ impl fmt::Debug for SecretKey {
     }
 }
 
+/// The X25519 public key of a 32-byte secret, to which packages are encrypted.
+pub fn encryption_public(secret: &[u8; 32]) -> Hash {
+    Hash(MontgomeryPoint::mul_base_clamped(*secret).0)
+}
+
+/// Whether packages may be encrypted to an X25519 key: canonical, and not of small order, since what is
+/// agreed on with such a key is known to everyone.
+pub fn check_encryption_key(key: &Hash) -> Result<(), BadKey> {
+    // 2^255 - 19, little-endian.
+    let mut p = [0xff; 32];
+    (p[0], p[31]) = (0xed, 0x7f);
+    if !key.0.iter().rev().lt(p.iter().rev()) {
+        return Err(BadKey::NotCanonical);
+    }
+    if MontgomeryPoint(key.0).mul_clamped([0; 32]).is_identity() {
+        return Err(BadKey::SmallOrder);
+    }
+    Ok(())
+}
+
 /// A signature to verify: key, message, signature.
 pub struct Claim {
     /// By whom.
@@ -215,6 +237,16 @@ mod tests {
         for (c, v) in claims.iter().zip(verdicts) {
             assert_eq!(c.key.verify(&c.message.0, &c.signature), v, "single and batch verdicts agree");
         }
+    }
+
+    #[test]
+    fn bad_encryption_keys_are_named() {
+        assert_eq!(check_encryption_key(&encryption_public(&[7; 32])), Ok(()));
+        assert_eq!(check_encryption_key(&Hash::ZERO), Err(BadKey::SmallOrder));
+        let mut one = Hash::ZERO;
+        one.0[0] = 1;
+        assert_eq!(check_encryption_key(&one), Err(BadKey::SmallOrder));
+        assert_eq!(check_encryption_key(&Hash([0xff; 32])), Err(BadKey::NotCanonical));
     }
 
     #[test]

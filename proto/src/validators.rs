@@ -31,11 +31,16 @@ pub const POWER_MAX: u32 = 1_000_000;
 impl Validator {
     /// Its address.
     pub fn address(&self) -> Address {
-        let h = hash::ADDRESS.hash(&[self.key.as_bytes()]);
-        let mut a = [0; 20];
-        a.copy_from_slice(&h.0[..20]);
-        Address(a)
+        address(&self.key)
     }
+}
+
+/// The address of the validator that votes with a key.
+pub fn address(key: &PublicKey) -> Address {
+    let h = hash::ADDRESS.hash(&[key.as_bytes()]);
+    let mut a = [0; 20];
+    a.copy_from_slice(&h.0[..20]);
+    Address(a)
 }
 
 impl ValidatorSet {

@@ -1,0 +1,42 @@
+//! The parameters and the policy that a chain starts with unless its founders write others.
+
+use assent_proto::List;
+use assent_proto::state::{Parameters, Policy, PurposeRule};
+use assent_proto::transaction::{Level, Purpose};
+
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
+
+/// Bounds for a chain among institutions of one country.
+pub fn default_parameters() -> Parameters {
+    Parameters {
+        transaction_life_ms: 10 * MINUTE_MS,
+        permit_life_ms: DAY_MS,
+        // Fifteen days to answer a request for erasure.
+        erasure_deadline_ms: 15 * DAY_MS,
+        block_bytes_max: 4 << 20,
+        block_transactions_max: 8192,
+        clock_bound_ms: 2_000,
+        heartbeat_ms: 10_000,
+    }
+}
+
+/// What each use case may see at most. Marketing has no rule, hence is never permitted.
+pub fn default_policy() -> Policy {
+    let rule = |purpose, max_level, needs_case, needs_settlement| PurposeRule {
+        purpose,
+        max_level,
+        needs_case,
+        needs_settlement,
+    };
+    let rules = vec![
+        // An insurer sees a claim's documents for one matter, and only once it is settled.
+        rule(Purpose::ClaimsPayment, Level::High, true, true),
+        rule(Purpose::Treatment, Level::High, false, false),
+        rule(Purpose::MutualRecognition, Level::High, false, false),
+        rule(Purpose::Research, Level::Moderate, false, false),
+        rule(Purpose::Statistics, Level::Moderate, false, false),
+        rule(Purpose::Operations, Level::Low, false, false),
+    ];
+    Policy { version: 1, rules: List::try_from(rules).expect("six rules are at most 32") }
+}
