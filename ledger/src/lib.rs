@@ -1,1 +1,26 @@
-//! The rules of consent: apply a block to the state, with roots, receipts and events.
+//! The rules of consent: what a block of transactions makes of the state.
+//!
+//! Pure and deterministic: no clock, no randomness, no floats, no storage, no hash maps. The same state,
+//! window and block give the same roots, events and receipts on every machine. Read it in this order: who
+//! may be in a block at all ([`check`]), what a block does ([`apply`]), what each action decides (`identity`,
+//! `catalogue`, `consent`, `access`, `lineage`), how that becomes events and trails (`outcome`, `overlay`),
+//! and how state is held and proved ([`State`]).
+
+mod access;
+mod apply;
+mod catalogue;
+mod check;
+mod consent;
+mod identity;
+mod lineage;
+mod outcome;
+mod overlay;
+pub mod testing;
+mod trie;
+mod window;
+
+pub use apply::{Applied, BlockContext, InvalidBlock, apply};
+pub use check::check;
+pub use overlay::{Content, parameters, policy, read};
+pub use trie::State;
+pub use window::ReplayWindow;

@@ -1,0 +1,219 @@
+//! A block applied to the state before it: admission of all its transactions, then each in block order.
+//!
+//! What protects a person (revocations) stands physically before everything else, or the block is invalid.
+//! Nothing else about a transaction's neighbours does that: a dependency inside a block yields a denial.
+
+use std::collections::BTreeSet;
+
+use assent_proto::code::{Denial, Invalid};
+use assent_proto::envelope::VerifiedTx;
+use assent_proto::event::{Event, Receipt};
+use assent_proto::hash::Hash;
+use assent_proto::ids::*;
+use assent_proto::state::*;
+use assent_proto::transaction::{Action, Author};
+use assent_proto::{Leaf, ObjectRef, merkle};
+
+use crate::outcome::{Origin, Outcome, Record};
+use crate::overlay::Overlay;
+use crate::{ReplayWindow, State, access, catalogue, check, consent, identity, lineage, parameters, policy};
+
+/// Where and when a block stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockContext {
+    /// Its height.
+    pub height: Height,
+    /// Its time.
+    pub time: TimeMs,
+}
+
+/// What a block has made.
+#[derive(Clone)]
+pub struct Applied {
+    /// The state after it.
+    pub state: State,
+    /// The replay window after it.
+    pub window: ReplayWindow,
+    /// Its events in order.
+    pub events: Vec<Event>,
+    /// One receipt a transaction, in block order.
+    pub receipts: Vec<Receipt>,
+    /// The final leaf of every object that changed or whose trail went on, by key.
+    pub changes: Vec<Leaf>,
+    /// Merkle root over the leaves of the events.
+    pub events_root: Hash,
+}
+
+/// Why no state can follow from a block. Whoever proposed it is at fault, whatever the network did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidBlock {
+    /// A transaction may be in no block at this place.
+    #[error("transaction {index} may not be in this block: {reason}")]
+    Transaction {
+        /// Its index.
+        index: usize,
+        /// Why.
+        reason: Invalid,
+    },
+    /// A protecting transaction stands behind one that does not protect.
+    #[error("transaction {index} protects and stands behind one that does not")]
+    PhaseOrder {
+        /// Its index.
+        index: usize,
+    },
+    /// The same body twice, under whichever signatures.
+    #[error("transaction {index} has the body of an earlier one")]
+    Duplicate {
+        /// Index of the later one.
+        index: usize,
+    },
+    /// More transactions, or more bytes of them, than the parameters allow.
+    #[error("the block's transactions are more or larger than allowed")]
+    TooLarge,
+}
+
+/// Applies a block's transactions, in their order, to the state before it.
+///
+/// The cost is that of the transactions; nothing walks what depends on them.
+pub fn apply(
+    state: &State,
+    window: &ReplayWindow,
+    block: BlockContext,
+    txs: &[VerifiedTx],
+) -> Result<Applied, InvalidBlock> {
+    let (parameters, policy) = (parameters(state), policy(state));
+    within_bounds(&parameters, txs)?;
+    in_phases(txs)?;
+    admissible(state, window, &parameters, block.time, txs)?;
+
+    let mut overlay = Overlay::over(state);
+    let mut record = Record::of(block);
+    for (index, tx) in txs.iter().enumerate() {
+        let (body, action) = (tx.body_id(), &tx.body().action);
+        let origin =
+            Origin { transaction: index as u32, body, author: tx.body().author, action: action.kind() };
+        let call = Call { state: &overlay, parameters: &parameters, policy: &policy, block, body };
+        match decide(&call, &tx.body().author, action) {
+            Ok(outcome) => record.applied(&mut overlay, &origin, outcome),
+            Err(denial) => {
+                let trails = concerned(&call, &tx.body().author, action);
+                record.denied(&mut overlay, &origin, denial, trails);
+            }
+        }
+    }
+
+    let changes = overlay.into_changes();
+    Ok(Applied {
+        state: state.with(changes.iter().cloned()),
+        window: after(window, block.time, txs),
+        events_root: merkle::root(&record.leaves),
+        events: record.events,
+        receipts: record.receipts,
+        changes,
+    })
+}
+
+fn within_bounds(parameters: &Parameters, txs: &[VerifiedTx]) -> Result<(), InvalidBlock> {
+    let bytes: u64 = txs.iter().map(|tx| tx.bytes().len() as u64).sum();
+    let fits = txs.len() as u64 <= u64::from(parameters.block_transactions_max)
+        && bytes <= u64::from(parameters.block_bytes_max);
+    if fits { Ok(()) } else { Err(InvalidBlock::TooLarge) }
+}
+
+fn in_phases(txs: &[VerifiedTx]) -> Result<(), InvalidBlock> {
+    let protects = |tx: &VerifiedTx| tx.body().action.protects();
+    let rest = txs.iter().position(|tx| !protects(tx)).unwrap_or(txs.len());
+    match txs[rest..].iter().position(protects) {
+        Some(late) => Err(InvalidBlock::PhaseOrder { index: rest + late }),
+        None => Ok(()),
+    }
+}
+
+fn admissible(
+    state: &State,
+    window: &ReplayWindow,
+    parameters: &Parameters,
+    time: TimeMs,
+    txs: &[VerifiedTx],
+) -> Result<(), InvalidBlock> {
+    let mut seen = BTreeSet::new();
+    for (index, tx) in txs.iter().enumerate() {
+        if !seen.insert(tx.body_id()) {
+            return Err(InvalidBlock::Duplicate { index });
+        }
+        check(state, window, parameters, time, tx)
+            .map_err(|reason| InvalidBlock::Transaction { index, reason })?;
+    }
+    Ok(())
+}
+
+fn after(window: &ReplayWindow, time: TimeMs, txs: &[VerifiedTx]) -> ReplayWindow {
+    let mut window = window.clone();
+    window.advance(time);
+    for tx in txs {
+        window.remember(tx.body_id(), tx.body().expires_at);
+    }
+    window
+}
+
+/// What a rule may look at: the state as the block has left it so far, what is in force, where it stands.
+pub(crate) struct Call<'a> {
+    pub(crate) state: &'a Overlay<'a>,
+    pub(crate) parameters: &'a Parameters,
+    pub(crate) policy: &'a Policy,
+    pub(crate) block: BlockContext,
+    pub(crate) body: BodyId,
+}
+
+impl Call<'_> {
+    /// The institution that asks.
+    pub(crate) fn author(&self, id: &InstitutionId) -> Institution {
+        self.state.get(*id).expect("the author of an admitted transaction exists")
+    }
+}
+
+fn decide(call: &Call, author: &Author, action: &Action) -> Result<Outcome, Denial> {
+    match (author, action) {
+        (Author::Account(person), Action::Grant(grant)) => consent::grant(call, person, grant),
+        (Author::Account(person), Action::Revoke(revoke)) => consent::revoke(call, person, revoke),
+        (Author::Institution(by), action) => match action {
+            Action::Enrol(enrol) => identity::enrol(call, by, enrol),
+            Action::RegisterItem(item) => catalogue::register(call, by, item),
+            Action::Classify(classify) => catalogue::classify(call, by, classify),
+            Action::AnchorRecords(anchor) => catalogue::anchor(call, by, anchor),
+            Action::RequestAccess(request) => access::request(call, by, request),
+            Action::Deliver(delivery) => access::deliver(call, by, delivery),
+            Action::AttestErasure(attest) => access::attest_erasure(call, by, attest),
+            Action::ReviewOpening(review) => access::review_opening(call, by, review),
+            Action::RecordActivity(activity) => lineage::record_activity(call, by, activity),
+            Action::Grant(_) | Action::Revoke(_) => unreachable!("only persons' grants are admitted"),
+        },
+        (Author::Account(_), _) => unreachable!("persons are admitted to grant and revoke alone"),
+    }
+}
+
+/// The trails that a denial joins besides its author's: of the grant or permit that it names, if that
+/// exists and is the author's to use. A stranger writes into nobody's trail.
+fn concerned(call: &Call, author: &Author, action: &Action) -> Vec<ObjectRef> {
+    match (author, action) {
+        (Author::Institution(by), Action::RequestAccess(r)) => {
+            r.grant.map_or(Vec::new(), |grant| grant_trails(call, &grant, |g| g.terms.grantee == *by))
+        }
+        (Author::Institution(by), Action::AttestErasure(a)) => {
+            grant_trails(call, &a.grant, |g| g.terms.grantee == *by)
+        }
+        (Author::Account(person), Action::Revoke(r)) => {
+            grant_trails(call, &r.grant, |g| g.account == *person)
+        }
+        (Author::Institution(by), Action::Deliver(d)) => match call.state.get::<Permit>(d.permit) {
+            Some(permit) if permit.custodian == *by => access::permit_trails(&d.permit, &permit),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+fn grant_trails(call: &Call, id: &GrantId, concerns: impl Fn(&GrantState) -> bool) -> Vec<ObjectRef> {
+    let grant = call.state.get::<GrantState>(*id).filter(concerns);
+    grant.map_or(Vec::new(), |grant| vec![(*id).into(), grant.account.into()])
+}

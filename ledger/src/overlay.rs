@@ -1,0 +1,93 @@
+//! What a block has changed so far, over the state before it; and typed reading of either.
+
+use std::collections::BTreeMap;
+
+use assent_proto::field::Message;
+use assent_proto::state::*;
+use prost::bytes::Bytes;
+
+use crate::State;
+
+/// What a leaf of the state may hold.
+pub trait Content: Message {
+    /// The kind of object whose content this is.
+    const KIND: ObjectKind;
+}
+
+macro_rules! contents {
+    ($($t:ident => $kind:ident),* $(,)?) => { $( impl Content for $t { const KIND: ObjectKind = ObjectKind::$kind; } )* };
+}
+contents!(Institution => Institution, Account => Account, Item => Item, Batch => Batch, Settlement => Settlement,
+          GrantState => Grant, Permit => Permit, Artifact => Artifact, Review => Review, Policy => Policy,
+          Parameters => Parameters);
+
+/// Reads an object from the state.
+pub fn read<T: Content>(state: &State, object: impl Into<ObjectRef>) -> Option<T> {
+    state.get(&expect_kind::<T>(object.into())).map(content)
+}
+
+/// The parameters in force; every state has them from its founding.
+pub fn parameters(state: &State) -> Parameters {
+    read(state, ObjectRef::PARAMETERS).expect("the founding state holds the parameters")
+}
+
+/// The policy in force; every state has it from its founding.
+pub fn policy(state: &State) -> Policy {
+    read(state, ObjectRef::POLICY).expect("the founding state holds the policy")
+}
+
+fn expect_kind<T: Content>(object: ObjectRef) -> ObjectRef {
+    assert_eq!(object.kind, T::KIND, "an object is read and written as its own kind");
+    object
+}
+
+fn content<T: Content>(leaf: &Leaf) -> T {
+    T::decode(&leaf.content).expect("the state holds canonical content")
+}
+
+/// The state as the transactions so far have left it.
+pub(crate) struct Overlay<'a> {
+    base: &'a State,
+    changed: BTreeMap<ObjectRef, Leaf>,
+}
+
+impl<'a> Overlay<'a> {
+    pub(crate) fn over(base: &'a State) -> Self {
+        Overlay { base, changed: BTreeMap::new() }
+    }
+
+    pub(crate) fn leaf(&self, object: &ObjectRef) -> Option<&Leaf> {
+        self.changed.get(object).or_else(|| self.base.get(object))
+    }
+
+    pub(crate) fn has(&self, object: impl Into<ObjectRef>) -> bool {
+        self.leaf(&object.into()).is_some()
+    }
+
+    pub(crate) fn get<T: Content>(&self, object: impl Into<ObjectRef>) -> Option<T> {
+        self.leaf(&expect_kind::<T>(object.into())).map(content)
+    }
+
+    /// Writes an object's content; its trail goes on, or begins.
+    pub(crate) fn write(&mut self, object: ObjectRef, content: Bytes) {
+        let trail = self.leaf(&object).map_or_else(|| object.new_trail(), |l| l.trail.clone());
+        self.changed.insert(object, Leaf { object, content, trail });
+    }
+
+    /// Sets the trail of an object that exists.
+    pub(crate) fn set_trail(&mut self, object: &ObjectRef, trail: Trail) {
+        let leaf = self.leaf(object).expect("only objects that exist have a trail");
+        let leaf = Leaf { trail, ..leaf.clone() };
+        self.changed.insert(*object, leaf);
+    }
+
+    /// The final leaf of every object that changed or whose trail went on, by key.
+    pub(crate) fn into_changes(self) -> Vec<Leaf> {
+        self.changed.into_values().collect()
+    }
+}
+
+/// The content of an object, ready to be written.
+pub(crate) fn encode<T: Content>(object: impl Into<ObjectRef>, value: &T) -> (ObjectRef, Bytes) {
+    (expect_kind::<T>(object.into()), value.encode())
+}

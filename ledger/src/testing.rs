@@ -1,0 +1,532 @@
+//! A sandbox in which tests make transactions, put them into blocks and look at what became of them.
+//!
+//! For tests of this crate and of those above it; nothing here runs in a node. All keys are derived from
+//! fixed bytes, all signatures are real, and every transaction goes the way of [`verify`], [`crate::check`]
+//! and [`apply`].
+
+use assent_proto::code::{Denial, Invalid};
+use assent_proto::envelope::{Envelope, VerifiedTx, verify};
+use assent_proto::event::{Event, EventKind};
+use assent_proto::field::{List, Message};
+use assent_proto::keys::{Algorithm, SecretKey};
+use assent_proto::state::*;
+use assent_proto::transaction::*;
+use assent_proto::{GenesisHash, Hash, hash, ids::*, merkle};
+
+use crate::{
+    Applied, BlockContext, Content, InvalidBlock, ReplayWindow, State, apply, check, parameters, read,
+};
+
+/// Whoever can sign: an institution by its operator, or a person by her wallet.
+#[derive(Clone)]
+pub struct Party {
+    /// As whom.
+    pub author: Author,
+    /// By which key.
+    pub key: SecretKey,
+}
+
+impl Party {
+    /// The institution's id.
+    pub fn institution(&self) -> InstitutionId {
+        match self.author {
+            Author::Institution(id) => id,
+            Author::Account(_) => panic!("a person is no institution"),
+        }
+    }
+
+    /// The person's account.
+    pub fn account(&self) -> AccountId {
+        match self.author {
+            Author::Account(id) => id,
+            Author::Institution(_) => panic!("an institution is no person"),
+        }
+    }
+}
+
+/// The institutions of the sandbox.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct Four {
+    pub bureau: Party,
+    pub hospital_a: Party,
+    pub hospital_b: Party,
+    pub insurer: Party,
+}
+
+/// A chain of blocks without a network.
+pub struct World {
+    genesis: GenesisHash,
+    founding: State,
+    state: State,
+    window: ReplayWindow,
+    at: BlockContext,
+    sequence: u64,
+    blocks: Vec<(BlockContext, Vec<VerifiedTx>)>,
+    events: Vec<Event>,
+}
+
+/// Time between two blocks of the sandbox, ms.
+pub const BLOCK_MS: u64 = 1000;
+
+impl World {
+    /// A chain from its founding leaves.
+    pub fn found(genesis: GenesisHash, time: TimeMs, leaves: impl IntoIterator<Item = Leaf>) -> World {
+        let founding = State::from_leaves(leaves);
+        World {
+            genesis,
+            state: founding.clone(),
+            founding,
+            window: ReplayWindow::new(),
+            at: BlockContext { height: Height(0), time },
+            sequence: 0,
+            blocks: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// A chain of a bureau (also regulator and auditor), two hospitals and an insurer.
+    pub fn four() -> (World, Four) {
+        use Role::*;
+        let four = Four {
+            bureau: office("bureau"),
+            hospital_a: office("hospital-a"),
+            hospital_b: office("hospital-b"),
+            insurer: office("insurer"),
+        };
+        let leaves = [
+            institution(&four.bureau, &[Bureau, Regulator, Auditor]),
+            institution(&four.hospital_a, &[Hospital]),
+            institution(&four.hospital_b, &[Hospital]),
+            institution(&four.insurer, &[Insurer]),
+            leaf(ObjectRef::POLICY, &founding_policy()),
+            leaf(ObjectRef::PARAMETERS, &founding_parameters()),
+        ];
+        (World::found(GenesisHash(digest("genesis")), TimeMs(1_780_000_000_000), leaves), four)
+    }
+
+    /// The chain.
+    pub fn genesis(&self) -> &GenesisHash {
+        &self.genesis
+    }
+
+    /// The state before the next block.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The founding state.
+    pub fn founding(&self) -> &State {
+        &self.founding
+    }
+
+    /// The window before the next block.
+    pub fn window(&self) -> &ReplayWindow {
+        &self.window
+    }
+
+    /// Where the newest block stands.
+    pub fn at(&self) -> BlockContext {
+        self.at
+    }
+
+    /// Where the next block will stand.
+    pub fn next(&self) -> BlockContext {
+        BlockContext { height: self.at.height.next(), time: self.at.time.plus(BLOCK_MS) }
+    }
+
+    /// Every block so far.
+    pub fn blocks(&self) -> &[(BlockContext, Vec<VerifiedTx>)] {
+        &self.blocks
+    }
+
+    /// Every event so far.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// The events of one trail, in order.
+    pub fn trail(&self, object: impl Into<ObjectRef>) -> Vec<&Event> {
+        let object = object.into();
+        self.events.iter().filter(|e| e.link(&object).is_some()).collect()
+    }
+
+    /// What happened on one trail, in order.
+    pub fn kinds(&self, object: impl Into<ObjectRef>) -> Vec<EventKind> {
+        self.trail(object).iter().map(|e| e.core.kind).collect()
+    }
+
+    /// Reads an object that must exist.
+    pub fn get<T: Content>(&self, object: impl Into<ObjectRef>) -> T {
+        read(&self.state, object).expect("the test made this object")
+    }
+
+    /// Replaces a founding object, before the first block.
+    pub fn amend<T: Content>(&mut self, object: impl Into<ObjectRef>, edit: impl FnOnce(&mut T)) {
+        assert!(self.blocks.is_empty(), "the founding is amended before the first block");
+        let object = object.into();
+        let mut value: T = self.get(object);
+        edit(&mut value);
+        self.founding = self.founding.with([leaf(object, &value)]);
+        self.state = self.founding.clone();
+    }
+
+    /// Lets time pass without a block.
+    pub fn wait(&mut self, ms: u64) {
+        self.at.time = self.at.time.plus(ms);
+    }
+
+    /// A body of its own, even if the same was asked before.
+    pub fn body(&mut self, by: &Party, action: Action) -> Body {
+        self.sequence += 1;
+        let expires_at = self.next().time.plus(60_000 + self.sequence);
+        Body { chain: self.genesis.tag(), expires_at, author: by.author, action }
+    }
+
+    /// Signs a body and verifies its signatures.
+    pub fn seal(&self, body: &Body, keys: &[&SecretKey]) -> VerifiedTx {
+        let bytes = Envelope::sign(&self.genesis, body, keys).encode();
+        verify(&self.genesis, &[bytes]).remove(0).expect("the sandbox makes canonical transactions")
+    }
+
+    /// A transaction with its author's signature alone.
+    pub fn sign(&mut self, by: &Party, action: Action) -> VerifiedTx {
+        let body = self.body(by, action);
+        self.seal(&body, &[&by.key])
+    }
+
+    /// Whether a transaction may be in the next block.
+    pub fn check(&self, tx: &VerifiedTx) -> Result<(), Invalid> {
+        check(&self.state, &self.window, &parameters(&self.state), self.next().time, tx)
+    }
+
+    /// What the next block would make, without making it.
+    pub fn apply(&self, txs: &[VerifiedTx]) -> Result<Applied, InvalidBlock> {
+        apply(&self.state, &self.window, self.next(), txs)
+    }
+
+    /// Makes the next block and tells each transaction's verdict.
+    pub fn block(&mut self, txs: Vec<VerifiedTx>) -> Result<Vec<Result<BodyId, Denial>>, InvalidBlock> {
+        let applied = self.apply(&txs)?;
+        self.at = self.next();
+        self.state = applied.state;
+        self.window = applied.window;
+        self.events.extend(applied.events);
+        self.blocks.push((self.at, txs));
+        Ok(applied.receipts.iter().map(|r| Denial::from_number(r.code).map_or(Ok(r.body), Err)).collect())
+    }
+
+    /// Makes a block of one valid transaction.
+    pub fn submit(&mut self, tx: VerifiedTx) -> Result<BodyId, Denial> {
+        self.block(vec![tx]).expect("the sandbox submits valid transactions").remove(0)
+    }
+
+    /// Signs and submits.
+    pub fn run(&mut self, by: &Party, action: Action) -> Result<BodyId, Denial> {
+        let tx = self.sign(by, action);
+        self.submit(tx)
+    }
+
+    /// Signs with a second key and submits.
+    pub fn run_with(&mut self, by: &Party, second: &SecretKey, action: Action) -> Result<BodyId, Denial> {
+        let body = self.body(by, action);
+        let tx = self.seal(&body, &[&by.key, second]);
+        self.submit(tx)
+    }
+
+    /// Opens an account with a custodian.
+    pub fn enrol(&mut self, bureau: &Party, custodian: &Party, name: &str) -> Party {
+        let key = secret(name);
+        let id = self.run_with(bureau, &key, enrol(custodian, &key)).expect("a bureau enrols");
+        Party { author: Author::Account(AccountId(id.0)), key }
+    }
+
+    /// Registers an item of scope 1.
+    pub fn item(
+        &mut self,
+        source: &Party,
+        code: u32,
+        category: Category,
+        level: Level,
+        opening: Opening,
+    ) -> ItemId {
+        let recipients = List::empty();
+        let item = RegisterItem { code, scope: 1, category, level, opening, recipients };
+        self.run(source, Action::RegisterItem(item)).expect("the source registers");
+        ItemId::of(code, 1)
+    }
+
+    /// Anchors records in one batch and proves the place of each.
+    pub fn anchor(
+        &mut self,
+        source: &Party,
+        item: ItemId,
+        records: &[Record],
+        settles: &[CaseId],
+    ) -> Vec<RecordProof> {
+        let anchor = Action::AnchorRecords(anchor_of(item, records, settles));
+        let batch = BatchId(self.run(source, anchor).expect("the source anchors").0);
+        let leaves: Vec<_> = records.iter().map(Record::leaf).collect();
+        let proof = |(index, record): (usize, &Record)| RecordProof {
+            batch,
+            record: record.clone(),
+            index: index as u32,
+            path: list(merkle::path(&leaves, index)),
+        };
+        records.iter().enumerate().map(proof).collect()
+    }
+}
+
+/// A person with an account at hospital A, whose five records of one item are anchored there; the insurer
+/// is about to ask for them because of one case.
+pub struct Scene {
+    /// The chain.
+    pub world: World,
+    /// The institutions.
+    pub four: Four,
+    /// The person.
+    pub person: Party,
+    /// Claim documents of hospital A, of moderate level, prohibited in principle.
+    pub item: ItemId,
+    /// The bureau's settlements.
+    pub settlements: ItemId,
+    /// Her records, of days 100 to 104.
+    pub records: Vec<RecordProof>,
+    /// The case.
+    pub case: CaseId,
+}
+
+impl Scene {
+    /// The scene in a fresh [`World::four`].
+    pub fn new() -> Scene {
+        let (world, four) = World::four();
+        Scene::in_world(world, four)
+    }
+
+    /// The scene in a world that was amended.
+    pub fn in_world(mut world: World, four: Four) -> Scene {
+        let person = world.enrol(&four.bureau, &four.hospital_a, "person");
+        let (claims, moderate, shut) = (Category::ClaimDocument, Level::Moderate, Opening::Prohibited);
+        let item = world.item(&four.hospital_a, 1, claims, moderate, shut);
+        let settlements = world.item(&four.bureau, 2, Category::Settlement, moderate, shut);
+        let records: Vec<_> = (0..5).map(|i| record(&person, i, 100 + i)).collect();
+        let records = world.anchor(&four.hospital_a, item, &records, &[]);
+        Scene { world, four, person, item, settlements, records, case: CaseId(digest("case")) }
+    }
+
+    /// The bureau settles the case.
+    pub fn settle(&mut self) {
+        let (bureau, case) = (self.four.bureau.clone(), self.case);
+        let settlement = record(&self.person, 1000, 100);
+        self.world.anchor(&bureau, self.settlements, &[settlement], &[case]);
+    }
+
+    /// One time, this case: the insurer may read the person's records to pay the claim.
+    pub fn terms(&self) -> Grant {
+        Grant {
+            grantee: self.four.insurer.institution(),
+            capacity: Capacity::Own,
+            items: list(vec![self.item]),
+            categories: List::empty(),
+            data_from: Day(100),
+            data_to: Day(103),
+            case: Some(self.case),
+            purpose: Purpose::ClaimsPayment,
+            actions: list(vec![UseAction::Read]),
+            output: Output::Masked,
+            max_level: Level::Moderate,
+            mode: Mode::OneTime,
+            uses: 1,
+            not_before: TimeMs(0),
+            not_after: self.world.at().time.plus(3_600_000),
+            retention_days: 30,
+            onward: false,
+            jurisdictions: list(vec![JURISDICTION]),
+            legal_basis: LegalBasis::Consent,
+            notice: digest("notice"),
+            language: Language::Chinese,
+            policy_version: 1,
+        }
+    }
+
+    /// Standing terms for a grantee that makes statistics.
+    pub fn standing(&self, grantee: &Party) -> Grant {
+        Grant {
+            grantee: grantee.institution(),
+            case: None,
+            purpose: Purpose::Statistics,
+            actions: list(vec![UseAction::Read, UseAction::Derive]),
+            mode: Mode::Standing,
+            uses: 0,
+            ..self.terms()
+        }
+    }
+
+    /// The person grants.
+    pub fn grant(&mut self, terms: Grant) -> Result<GrantId, Denial> {
+        let person = self.person.clone();
+        self.world.run(&person, Action::Grant(Box::new(terms))).map(|id| GrantId(id.0))
+    }
+
+    /// The person revokes.
+    pub fn revoke(&mut self, grant: GrantId) -> Result<BodyId, Denial> {
+        let person = self.person.clone();
+        self.world.run(&person, Action::Revoke(Revoke { grant }))
+    }
+
+    /// A request that keeps to [`Scene::terms`], for the first two records.
+    pub fn ask(&self, grant: Option<GrantId>) -> RequestAccess {
+        RequestAccess {
+            grant,
+            item: self.item,
+            account: Some(self.person.account()),
+            case: Some(self.case),
+            purpose: Purpose::ClaimsPayment,
+            action: UseAction::Read,
+            output: Output::Masked,
+            records: list(self.records.iter().take(2).cloned().collect()),
+            staff: Commitment(digest("staff")),
+            person: None,
+        }
+    }
+
+    /// A request that keeps to [`Scene::standing`].
+    pub fn ask_statistics(&self, grant: GrantId) -> RequestAccess {
+        let (purpose, action) = (Purpose::Statistics, UseAction::Derive);
+        RequestAccess { case: None, purpose, action, ..self.ask(Some(grant)) }
+    }
+
+    /// An institution requests.
+    pub fn request(&mut self, by: &Party, request: RequestAccess) -> Result<PermitId, Denial> {
+        self.world.run(by, Action::RequestAccess(Box::new(request))).map(|id| PermitId(id.0))
+    }
+
+    /// A delivery of just what was permitted, released at the newest height.
+    pub fn delivery(&self, permit: PermitId) -> Deliver {
+        let p: Permit = self.world.get(permit);
+        let (released_height, package) = (self.world.at().height, digest("package"));
+        Deliver { permit, released_height, manifest: p.manifest, records: p.records, package }
+    }
+
+    /// The custodian delivers.
+    pub fn deliver(&mut self, by: &Party, delivery: Deliver) -> Result<BodyId, Denial> {
+        self.world.run(by, Action::Deliver(delivery))
+    }
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        Scene::new()
+    }
+}
+
+/// Where all of the sandbox's institutions are: China.
+pub const JURISDICTION: u32 = 156;
+
+/// A hash that stands for something named.
+pub fn digest(name: &str) -> Hash {
+    hash::DOCUMENT.hash(&[name.as_bytes()])
+}
+
+/// The key of somebody named.
+pub fn secret(name: &str) -> SecretKey {
+    SecretKey::from_bytes(&digest(name).0)
+}
+
+/// A list within its bounds.
+pub fn list<T, const MAX: usize>(elements: Vec<T>) -> List<T, MAX> {
+    elements.try_into().expect("the test keeps to the bounds")
+}
+
+/// A person's record.
+pub fn record(person: &Party, n: u32, day: u32) -> Record {
+    let commitment = Commitment(digest(&format!("record {n}")));
+    Record { account: person.account(), commitment, day: Day(day) }
+}
+
+/// Asks for an account with a custodian under a new key.
+pub fn enrol(custodian: &Party, key: &SecretKey) -> Action {
+    let (algorithm, key) = (Algorithm::Ed25519, key.public());
+    Action::Enrol(Enrol { custodian: custodian.institution(), algorithm, key })
+}
+
+/// An anchoring of records under an item.
+pub fn anchor_of(item: ItemId, records: &[Record], settles: &[CaseId]) -> AnchorRecords {
+    let leaves: Vec<_> = records.iter().map(Record::leaf).collect();
+    let (root, count) = (merkle::root(&leaves), leaves.len() as u32);
+    AnchorRecords { item, root, count, settles: list(settles.to_vec()) }
+}
+
+/// An activity on permits and products.
+pub fn activity(
+    kind: ActivityKind,
+    permits: &[PermitId],
+    artifacts: &[ArtifactId],
+    outputs: &[Product],
+) -> Action {
+    Action::RecordActivity(Box::new(RecordActivity {
+        kind,
+        permits: list(permits.to_vec()),
+        artifacts: list(artifacts.to_vec()),
+        outputs: list(outputs.to_vec()),
+        plan: digest("plan"),
+        excluded: List::empty(),
+    }))
+}
+
+/// A product of a name and a level.
+pub fn product(name: &str, level: Level) -> Product {
+    Product { id: ArtifactId(digest(name)), level }
+}
+
+fn office(slug: &str) -> Party {
+    Party { author: Author::Institution(InstitutionId(digest(slug))), key: secret(slug) }
+}
+
+fn institution(office: &Party, roles: &[Role]) -> Leaf {
+    let (not_before, not_after) = (TimeMs(0), TimeMs(u64::MAX));
+    let key = OperatorKey { algorithm: Algorithm::Ed25519, key: office.key.public(), not_before, not_after };
+    let institution = Institution {
+        roles: list(roles.to_vec()),
+        keys: list(vec![key]),
+        encryption_key: digest("encryption key"),
+        max_level: Level::High,
+        jurisdiction: JURISDICTION,
+    };
+    leaf(office.institution().into(), &institution)
+}
+
+/// A rule for every use case but marketing.
+fn founding_policy() -> Policy {
+    let rule = |purpose, max_level, needs| PurposeRule {
+        purpose,
+        max_level,
+        needs_case: needs,
+        needs_settlement: needs,
+    };
+    let rules = vec![
+        rule(Purpose::ClaimsPayment, Level::High, true),
+        rule(Purpose::Treatment, Level::High, false),
+        rule(Purpose::MutualRecognition, Level::High, false),
+        rule(Purpose::Research, Level::Moderate, false),
+        rule(Purpose::Statistics, Level::High, false),
+        rule(Purpose::Operations, Level::Low, false),
+    ];
+    Policy { version: 1, rules: list(rules) }
+}
+
+fn founding_parameters() -> Parameters {
+    Parameters {
+        transaction_life_ms: 600_000,
+        permit_life_ms: 600_000,
+        erasure_deadline_ms: 86_400_000,
+        block_bytes_max: 4 << 20,
+        block_transactions_max: 10_000,
+        clock_bound_ms: 2_000,
+        heartbeat_ms: 60_000,
+    }
+}
+
+fn leaf<T: Content>(object: ObjectRef, value: &T) -> Leaf {
+    Leaf { object, content: value.encode(), trail: object.new_trail() }
+}
