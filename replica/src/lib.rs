@@ -1,1 +1,24 @@
-//! A whole validator as a pure machine over storage and timed inputs.
+//! A whole validator as a pure machine: `step(now, input) -> outputs` over a small [`Storage`].
+//!
+//! What a validator decides and in which order lives here: which transactions wait, what goes into a block,
+//! what a received block must be, when a height begins, how one that fell behind catches up. No sockets, no
+//! clock, no disk, no randomness: the node brings these, the simulator stands in for them, and both run the
+//! same code. Consensus and ledger do not know each other; they meet in `execute.rs`.
+
+mod catchup;
+mod execute;
+mod message;
+mod parts;
+mod pool;
+mod proposal;
+mod replica;
+mod restart;
+mod storage;
+
+pub use message::{
+    CATCH_UP_BLOCKS_MAX, CATCH_UP_BYTES_MAX, GOSSIP_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX, Part,
+    PeerMessage, TRANSACTIONS_MAX,
+};
+pub use pool::{POOL_BYTES_MAX, POOL_TRANSACTIONS_MAX};
+pub use replica::{Fault, Input, Output, Replica, Status};
+pub use storage::{Commit, Storage, StorageFault, Tip};

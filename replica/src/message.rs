@@ -93,11 +93,9 @@ impl PeerMessage {
                 list.iter().fold(Writer::new(TRANSACTIONS).u32(list.len() as u32), |w, t| w.sized(t))
             }
             PeerMessage::Consensus(m) => Writer::new(CONSENSUS).raw(&m.encode()),
-            PeerMessage::Part(p) => Writer::new(PART)
-                .place(p.height, p.round, &p.block)
-                .u32(p.index)
-                .u32(p.of)
-                .raw(&p.bytes),
+            PeerMessage::Part(p) => {
+                Writer::new(PART).place(p.height, p.round, &p.block).u32(p.index).u32(p.of).raw(&p.bytes)
+            }
             PeerMessage::GetProposal { height, round, block } => {
                 Writer::new(GET_PROPOSAL).place(*height, *round, block)
             }
@@ -118,7 +116,9 @@ impl PeerMessage {
         }
         let mut r = Reader(bytes.clone());
         let message = match r.u8()? {
-            TRANSACTIONS => PeerMessage::Transactions(r.list(TRANSACTIONS_MAX, |r| r.sized(ENVELOPE_BYTES_MAX))?),
+            TRANSACTIONS => {
+                PeerMessage::Transactions(r.list(TRANSACTIONS_MAX, |r| r.sized(ENVELOPE_BYTES_MAX))?)
+            }
             CONSENSUS => PeerMessage::Consensus(ConsensusMessage::decode(&r.rest())?),
             PART => PeerMessage::Part(r.part()?),
             GET_PROPOSAL => {

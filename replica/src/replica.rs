@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use assent_consensus as consensus;
-use assent_consensus::{Consensus, ConsensusMessage, LogFault, VoteLog};
-use assent_genesis::Genesis;
-use assent_ledger::{ReplayWindow, State};
-use assent_proto::merkle::Mountains;
-use assent_proto::state::Parameters;
+use assent_consensus::log::{LogFault, VoteLog};
+use assent_consensus::{Abstention, Consensus, ConsensusMessage, Evidence};
+use assent_ledger::State;
 use assent_proto::{
-    Address, BlockId, BodyId, CertifiedHeader, GenesisHash, Hash, Header, Height, Invalid, SecretKey, TimeMs,
-    ValidatorSet, VerifiedTx,
+    Address, BlockId, BodyId, CertifiedHeader, CommitCertificate, GenesisHash, Hash, Height, Invalid, Leaf,
+    ObjectRef, TimeMs, VerifiedTx, envelope,
 };
 
-use crate::message::PeerMessage;
+use crate::catchup::{CatchUp, diverged};
+use crate::execute::{Chain, Executed, Head, Reject};
+use crate::message::{GOSSIP_BYTES_MAX, PeerMessage, TRANSACTIONS_MAX};
+use crate::parts::Bodies;
+use crate::pool::{Pool, answerable};
+use crate::proposal::Seen;
 use crate::storage::{Commit, Storage, StorageFault};
 
 /// What happens to a validator.
@@ -83,7 +86,9 @@ pub enum Fault {
     #[error("consensus stopped: {0}")]
     Consensus(String),
     /// The data directory belongs to another chain.
-    #[error("the stored chain was founded by genesis {stored}, but the genesis file is {given}: use the file that the chain was started with, or another data directory")]
+    #[error(
+        "the stored chain was founded by genesis {stored}, but the genesis file is {given}: use the file that the chain was started with, or another data directory"
+    )]
     OtherGenesis {
         /// Named by the stored headers.
         stored: GenesisHash,
@@ -91,7 +96,9 @@ pub enum Fault {
         given: GenesisHash,
     },
     /// The stored leaves are not the state that the newest stored header names.
-    #[error("the stored state at height {height} has root {stored}, but its header says {header}: the data directory is damaged; restore it or catch up from the other validators with an empty one")]
+    #[error(
+        "the stored state at height {height} has root {stored}, but its header says {header}: the data directory is damaged; restore it or catch up from the other validators with an empty one"
+    )]
     DamagedState {
         /// The newest stored height.
         height: Height,
@@ -109,7 +116,9 @@ pub enum Fault {
         what: &'static str,
     },
     /// A quorum made final what this validator computes otherwise.
-    #[error("diverged from the chain at height {height}: {what} is {ours} here, but a quorum certified {certified}")]
+    #[error(
+        "diverged from the chain at height {height}: {what} is {ours} here, but a quorum certified {certified}"
+    )]
     Diverged {
         /// Where.
         height: Height,
@@ -121,7 +130,9 @@ pub enum Fault {
         certified: Hash,
     },
     /// A quorum made final a block that the rules do not allow.
-    #[error("diverged from the chain at height {height}: a quorum certified a block that is not valid here: {what}")]
+    #[error(
+        "diverged from the chain at height {height}: a quorum certified a block that is not valid here: {what}"
+    )]
     CertifiedInvalid {
         /// Where.
         height: Height,
@@ -147,4 +158,396 @@ pub struct Status {
     pub catching_up: bool,
     /// State root after the newest final block.
     pub state_root: Hash,
+    /// Why this validator signs nothing at the height in progress, if so.
+    pub abstaining: Option<Abstention>,
+}
+
+/// A validator, or an observer that follows without a vote.
+pub struct Replica<S: Storage> {
+    pub(crate) storage: S,
+    pub(crate) chain: Chain,
+    /// Our address, if we are a validator.
+    pub(crate) me: Option<Address>,
+    /// Leaves that block 1 writes besides its own; empty afterwards.
+    pub(crate) founding: Vec<Leaf>,
+    pub(crate) head: Head,
+    pub(crate) pool: Pool,
+    pub(crate) consensus: Consensus,
+    /// Whether that height is decided and its body is still missing.
+    pub(crate) awaiting_body: bool,
+    /// What consensus asked for and was not done yet.
+    pub(crate) work: VecDeque<consensus::Output>,
+    pub(crate) out: Vec<Output>,
+    pub(crate) now: TimeMs,
+    pub(crate) bodies: Bodies,
+    /// Proposals of the height above the head, and some of the next.
+    pub(crate) seen: BTreeMap<BlockId, Seen>,
+    /// Their verdicts.
+    pub(crate) candidates: BTreeMap<BlockId, Result<Executed, Reject>>,
+    /// Why nothing is signed at the height in progress, if so.
+    pub(crate) abstaining: Option<Abstention>,
+    pub(crate) catch_up: CatchUp,
+}
+
+impl<S: Storage> Replica<S> {
+    /// Takes one input at `now` and says what is to be done. A fault is final: the replica may not be stepped
+    /// again.
+    pub fn step(&mut self, now: TimeMs, input: Input) -> Result<Vec<Output>, Fault> {
+        self.now = self.now.max(now);
+        match input {
+            Input::Wake => {}
+            Input::Transactions { txs, gossip } => self.admit(txs, gossip),
+            Input::Peer { from, message } => self.hear(from, message)?,
+            Input::PeerUp(peer) => {
+                self.catch_up.up(&peer, true);
+                let message = PeerMessage::Tip { height: self.head.height };
+                self.out.push(Output::Send { to: peer, message });
+            }
+            Input::PeerDown(peer) => self.catch_up.up(&peer, false),
+        }
+        self.settle()
+    }
+
+    /// When the runner has to send [`Input::Wake`].
+    pub fn next_wake(&self) -> Option<TimeMs> {
+        let mut wake = self.catch_up.next_wake();
+        if self.consensus.is_running() {
+            let consensus = self.consensus.next_wake();
+            wake = consensus.into_iter().chain(self.next_proposal_wake()).fold(wake, TimeMs::min);
+        } else if !self.awaiting_body {
+            wake = wake.min(self.heartbeat());
+        }
+        Some(wake)
+    }
+
+    /// The state after the newest final block.
+    pub fn state(&self) -> &State {
+        &self.head.state
+    }
+
+    /// How the validator is.
+    pub fn status(&self) -> Status {
+        Status {
+            height: self.head.height,
+            time: self.head.time,
+            round: self.round(),
+            pool_transactions: self.pool.len(),
+            pool_bytes: self.pool.bytes(),
+            catching_up: self.catch_up.asking(),
+            state_root: self.head.state.root(),
+            abstaining: self.abstaining,
+        }
+    }
+
+    /// The round of the height in progress.
+    pub(crate) fn round(&self) -> u32 {
+        if self.consensus.is_running() { self.consensus.round() } else { 0 }
+    }
+
+    /// Whether a transaction waits in the pool.
+    pub fn pending(&self, body: &BodyId) -> bool {
+        self.pool.holds(body)
+    }
+
+    /// The storage, to read from.
+    pub fn storage(&mut self) -> &mut S {
+        &mut self.storage
+    }
+
+    /// Gives the storage back: the validator is gone, what it has written remains.
+    pub fn into_storage(self) -> S {
+        self.storage
+    }
+
+    /// Does all that is due, until nothing is.
+    pub(crate) fn settle(&mut self) -> Result<Vec<Output>, Fault> {
+        loop {
+            let running = self.consensus.is_running();
+            if let Some(output) = self.work.pop_front() {
+                self.obey(output)?;
+            } else if !running && self.height_wanted() {
+                self.begin_height()?;
+            } else if running && self.consensus.next_wake().is_some_and(|due| due <= self.now) {
+                self.drive(consensus::Input::Wake)?;
+            } else if !running || !self.judge_proposals()? {
+                break;
+            }
+        }
+        self.ask_for_bodies();
+        self.ask_for_blocks();
+        self.tell_tip(false);
+        Ok(std::mem::take(&mut self.out))
+    }
+
+    /// No empty blocks: a height begins when something waits, when others have begun it, or when the chain was
+    /// silent for too long.
+    fn height_wanted(&self) -> bool {
+        !self.awaiting_body && (self.pool.len() > 0 || self.others_began() || self.now >= self.heartbeat())
+    }
+
+    fn others_began(&self) -> bool {
+        self.consensus.has_messages_for(self.head.height.next())
+    }
+
+    fn heartbeat(&self) -> TimeMs {
+        self.head.time.plus(self.head.parameters.heartbeat_ms)
+    }
+
+    /// Starts consensus on the height above the head, with what the vote log remembers of it.
+    pub(crate) fn begin_height(&mut self) -> Result<(), Fault> {
+        let remembered = self.storage.log_read()?;
+        let height = self.head.height.next();
+        let mut log = Log { storage: &mut self.storage, fault: None };
+        let outputs = self.consensus.start_height(self.now, height, &remembered, &mut log);
+        let outputs = log.outcome(outputs)?;
+        self.abstaining = None;
+        self.work.extend(outputs);
+        Ok(())
+    }
+
+    /// Steps consensus; what it asks for is done in its order, later.
+    pub(crate) fn drive(&mut self, input: consensus::Input) -> Result<(), Fault> {
+        let mut log = Log { storage: &mut self.storage, fault: None };
+        let outputs = self.consensus.step(self.now, input, &mut log);
+        self.work.extend(log.outcome(outputs)?);
+        Ok(())
+    }
+
+    fn obey(&mut self, output: consensus::Output) -> Result<(), Fault> {
+        use consensus::Output as O;
+        match output {
+            O::Broadcast(message) => self.out.push(Output::Broadcast(PeerMessage::Consensus(message))),
+            O::GetValue { height, round } => self.propose(height, round)?,
+            O::Restream { height, round, block, .. } => self.restream(height, round, block)?,
+            O::Decided { certified } => self.decided(certified)?,
+            O::Equivocation(evidence) => self.equivocation(&evidence),
+            O::Abstaining { why, .. } => self.abstaining = Some(why),
+            O::Refused { .. } => {} // a peer's fault was blamed when it came in
+        }
+        Ok(())
+    }
+
+    fn decided(&mut self, certified: CertifiedHeader) -> Result<(), Fault> {
+        let CertifiedHeader { header, certificate } = certified;
+        if header.height != self.head.height.next() {
+            return Ok(());
+        }
+        let id = header.id();
+        self.recall(&id)?;
+        self.execute_body(&id);
+        match self.candidates.remove(&id) {
+            Some(Ok(executed)) => self.commit(executed, certificate),
+            Some(Err(reject)) => Err(diverged(header.height, reject)),
+            None => {
+                self.awaiting_body = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes a block final here: stored in one write, then told.
+    pub(crate) fn commit(&mut self, executed: Executed, certificate: CommitCertificate) -> Result<(), Fault> {
+        let Executed { header, bytes, txs, applied } = executed;
+        let head = self.head.after(&header, certificate.clone(), &applied);
+        let commit = Arc::new(Commit {
+            certified: CertifiedHeader { header, certificate },
+            block: bytes,
+            txs,
+            receipts: applied.receipts,
+            events: applied.events,
+            leaves: with_founding(std::mem::take(&mut self.founding), applied.changes),
+            mountains: head.mountains.clone(),
+        });
+        self.storage.commit(&commit)?;
+        self.storage.log_reset()?;
+        self.head = head;
+        self.leave_height();
+        self.clear_pool(&commit);
+        self.out.push(Output::Committed(commit, self.head.state.clone()));
+        self.tell_tip(true);
+        Ok(())
+    }
+
+    fn leave_height(&mut self) {
+        self.awaiting_body = false;
+        self.consensus.committed(self.head.height);
+        self.candidates.clear();
+        self.catch_up.advanced();
+        let next = self.head.height.next();
+        self.bodies.advance(next);
+        self.seen.retain(|_, s| s.height() >= next);
+    }
+
+    /// What was committed leaves the pool, and what no later block may hold.
+    fn clear_pool(&mut self, commit: &Commit) {
+        for tx in &commit.txs {
+            self.pool.remove(&tx.body_id());
+        }
+        for body in self.pool.expire(self.head.time.plus(1)) {
+            self.out.push(Output::Refused { body, reason: Invalid::Expired });
+        }
+    }
+
+    /// Takes valid transactions into the pool and says of the others why not.
+    fn admit(&mut self, txs: Vec<VerifiedTx>, gossip: bool) {
+        let time = self.head.next_time(self.now);
+        let mut news = Vec::new();
+        for tx in txs {
+            let (body, bytes) = (tx.body_id(), tx.bytes().clone());
+            if self.pool.holds(&body) {
+                continue;
+            }
+            match self.admit_one(time, tx) {
+                Ok(()) => news.push(bytes),
+                Err(reason) => self.out.push(Output::Refused { body, reason }),
+            }
+        }
+        if gossip {
+            self.gossip(news);
+        }
+    }
+
+    fn admit_one(&mut self, time: TimeMs, tx: VerifiedTx) -> Result<(), Invalid> {
+        self.head.check(time, &tx)?;
+        let institution = answerable(&self.head.state, &tx.body().author).ok_or(Invalid::UnknownAuthor)?;
+        self.pool.admit(tx, institution)
+    }
+
+    fn gossip(&mut self, mut envelopes: Vec<bytes::Bytes>) {
+        while !envelopes.is_empty() {
+            let mut room = GOSSIP_BYTES_MAX - 1024;
+            let fits = |e: &bytes::Bytes| {
+                let fit = room.checked_sub(e.len() + 4);
+                room = fit.unwrap_or(0);
+                fit.is_some()
+            };
+            let n = envelopes.iter().take(TRANSACTIONS_MAX).map(fits).take_while(|fit| *fit).count();
+            let rest = envelopes.split_off(n.max(1));
+            self.out.push(Output::Broadcast(PeerMessage::Transactions(envelopes)));
+            envelopes = rest;
+        }
+    }
+
+    fn hear(&mut self, from: Address, message: PeerMessage) -> Result<(), Fault> {
+        if !self.catch_up.knows(&from) {
+            self.blame(from, "it is no validator of this chain");
+            return Ok(());
+        }
+        match message {
+            PeerMessage::Transactions(envelopes) => self.envelopes_heard(from, &envelopes),
+            PeerMessage::Consensus(message) => self.consensus_heard(from, message)?,
+            PeerMessage::Part(part) => self.part_heard(from, part),
+            PeerMessage::GetProposal { height, round, block } => {
+                self.serve_body(from, height, round, block)?
+            }
+            PeerMessage::CatchUp { from: height } => self.serve_blocks(from, height)?,
+            PeerMessage::Blocks(blocks) => self.blocks_heard(from, blocks)?,
+            PeerMessage::Tip { height } => self.tip_heard(from, height),
+        }
+        Ok(())
+    }
+
+    /// The node verifies what peers pass on before it hands it in; what comes unverified is verified here.
+    fn envelopes_heard(&mut self, from: Address, envelopes: &[bytes::Bytes]) {
+        let verdicts = envelope::verify(&self.chain.genesis, envelopes);
+        if verdicts.iter().any(Result::is_err) {
+            self.blame(from, "it passed on a transaction that is malformed or not signed");
+        }
+        self.admit(verdicts.into_iter().flatten().collect(), false);
+    }
+
+    /// A message of a height that is over, or far ahead, shows who is behind whom; consensus takes the rest, and
+    /// keeps what is early.
+    fn consensus_heard(&mut self, from: Address, message: ConsensusMessage) -> Result<(), Fault> {
+        let (height, next) = (message.height(), self.head.height.next());
+        if height < next {
+            self.tell_tip_to(from);
+            return Ok(());
+        }
+        if height > next {
+            self.catch_up.has(&from, Height(height.0 - 1));
+        }
+        let proposal = match &message {
+            ConsensusMessage::Proposal(proposal) => Some(proposal.clone()),
+            _ => None,
+        };
+        let before = self.work.len();
+        self.drive(consensus::Input::Message(message))?;
+        if self.work.range(before..).any(refused_for_cause) {
+            self.blame(from, "it sent a consensus message that is not what its author signed");
+        } else if let Some(proposal) = proposal {
+            self.proposal_heard(proposal);
+        }
+        Ok(())
+    }
+
+    fn equivocation(&mut self, evidence: &Evidence) {
+        let peer = match evidence {
+            Evidence::Votes(vote, _) => vote.validator,
+            Evidence::Proposals(two) => two.0.proposer,
+        };
+        self.blame(peer, "it signed two different messages for one round");
+    }
+
+    /// Tells that a peer broke the protocol, and asks it for nothing for a while.
+    pub(crate) fn blame(&mut self, peer: Address, what: &'static str) {
+        self.catch_up.shun(&peer, self.now);
+        self.out.push(Output::Misbehaved { peer, what });
+    }
+}
+
+/// Whether consensus found something that no honest peer sends.
+fn refused_for_cause(output: &consensus::Output) -> bool {
+    use consensus::Refusal as R;
+    match output {
+        consensus::Output::Refused { reason } => {
+            matches!(reason, R::Stranger | R::BadSignature | R::BadCertificate | R::OtherChain)
+        }
+        _ => false,
+    }
+}
+
+/// The leaves that a block changed, and at block 1 the founding ones that it did not.
+fn with_founding(founding: Vec<Leaf>, changes: Vec<Leaf>) -> Vec<Leaf> {
+    let key = |leaf: &Leaf| leaf.object;
+    let mut leaves: BTreeMap<ObjectRef, Leaf> = founding.into_iter().map(|l| (key(&l), l)).collect();
+    if leaves.is_empty() {
+        return changes;
+    }
+    leaves.extend(changes.into_iter().map(|l| (key(&l), l)));
+    leaves.into_values().collect()
+}
+
+/// Lets consensus write its vote log into the storage, and keeps the storage's own word if it fails.
+struct Log<'a, S: Storage> {
+    storage: &'a mut S,
+    fault: Option<StorageFault>,
+}
+
+impl<S: Storage> Log<'_, S> {
+    fn note(&mut self, result: Result<(), StorageFault>) -> Result<(), LogFault> {
+        result.map_err(|fault| {
+            let told = LogFault(fault.0.clone());
+            self.fault = Some(fault);
+            told
+        })
+    }
+
+    fn outcome<T>(self, outputs: Result<T, consensus::Fault>) -> Result<T, Fault> {
+        match self.fault {
+            Some(fault) => Err(fault.into()),
+            None => outputs.map_err(|fault| Fault::Consensus(fault.to_string())),
+        }
+    }
+}
+
+impl<S: Storage> VoteLog for Log<'_, S> {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), LogFault> {
+        let result = self.storage.log_append(bytes);
+        self.note(result)
+    }
+    fn sync(&mut self) -> Result<(), LogFault> {
+        let result = self.storage.log_sync();
+        self.note(result)
+    }
 }

@@ -1,0 +1,245 @@
+//! Transactions that wait for a block: bounded in count, in bytes, and for each institution, so that nobody
+//! can crowd out the others (nobody pays fees). Whether a transaction is valid is not decided here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use assent_ledger::State;
+use assent_proto::state::Object;
+use assent_proto::{Author, BodyId, EnvelopeId, InstitutionId, Invalid, ObjectRef, TimeMs, VerifiedTx};
+
+/// The most transactions that wait.
+pub const POOL_TRANSACTIONS_MAX: usize = 131_072;
+/// The most bytes of transactions that wait.
+pub const POOL_BYTES_MAX: usize = 128 << 20;
+
+/// What one institution may hold at most: an equal share, but an eighth of the whole where there are many, for
+/// not all come at once.
+const SHARES_MAX: usize = 8;
+
+/// Waiting transactions in the order of their arrival.
+pub(crate) struct Pool {
+    entries: BTreeMap<u64, Entry>,
+    protecting: BTreeSet<u64>,
+    by_body: BTreeMap<BodyId, u64>,
+    by_envelope: BTreeMap<EnvelopeId, u64>,
+    by_expiry: BTreeSet<(TimeMs, u64)>,
+    held: BTreeMap<InstitutionId, Load>,
+    total: Load,
+    most: Load,
+    share: Load,
+    arrivals: u64,
+}
+
+struct Entry {
+    tx: VerifiedTx,
+    institution: InstitutionId,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Load {
+    count: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn add(&mut self, bytes: usize) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+    fn sub(&mut self, bytes: usize) {
+        self.count -= 1;
+        self.bytes -= bytes;
+    }
+    fn takes(&self, bytes: usize, most: &Load) -> bool {
+        self.count < most.count && self.bytes + bytes <= most.bytes
+    }
+}
+
+impl Pool {
+    /// An empty pool on a chain of so many institutions.
+    pub(crate) fn new(institutions: usize) -> Self {
+        Self::bounded(POOL_TRANSACTIONS_MAX, POOL_BYTES_MAX, institutions)
+    }
+
+    fn bounded(count: usize, bytes: usize, institutions: usize) -> Self {
+        let shares = institutions.clamp(1, SHARES_MAX);
+        Pool {
+            entries: BTreeMap::new(),
+            protecting: BTreeSet::new(),
+            by_body: BTreeMap::new(),
+            by_envelope: BTreeMap::new(),
+            by_expiry: BTreeSet::new(),
+            held: BTreeMap::new(),
+            total: Load::default(),
+            most: Load { count, bytes },
+            share: Load { count: count / shares, bytes: bytes / shares },
+            arrivals: 0,
+        }
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.total.count
+    }
+
+    /// How many bytes they have.
+    pub(crate) fn bytes(&self) -> usize {
+        self.total.bytes
+    }
+
+    /// The transaction with these bytes.
+    pub(crate) fn get(&self, id: &EnvelopeId) -> Option<&VerifiedTx> {
+        self.by_envelope.get(id).and_then(|at| self.entries.get(at)).map(|e| &e.tx)
+    }
+
+    /// Whether the same thing waits already, under whatever signature.
+    pub(crate) fn holds(&self, body: &BodyId) -> bool {
+        self.by_body.contains_key(body)
+    }
+
+    /// Takes a valid transaction that it does not hold, or says that it is full.
+    pub(crate) fn admit(&mut self, tx: VerifiedTx, institution: InstitutionId) -> Result<(), Invalid> {
+        debug_assert!(!self.holds(&tx.body_id()), "asked before");
+        let bytes = tx.bytes().len();
+        let held = self.held.entry(institution).or_default();
+        if !self.total.takes(bytes, &self.most) || !held.takes(bytes, &self.share) {
+            return Err(Invalid::Busy);
+        }
+        held.add(bytes);
+        self.total.add(bytes);
+        let at = self.arrivals;
+        self.arrivals += 1;
+        if tx.body().action.protects() {
+            self.protecting.insert(at);
+        }
+        self.by_body.insert(tx.body_id(), at);
+        self.by_envelope.insert(tx.envelope_id(), at);
+        self.by_expiry.insert((tx.body().expires_at, at));
+        self.entries.insert(at, Entry { tx, institution });
+        Ok(())
+    }
+
+    /// In the order in which a block takes them: what protects first, then by arrival.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = &VerifiedTx> {
+        let first = self.protecting.iter().map(|at| &self.entries[at].tx);
+        let rest = self.entries.values().map(|e| &e.tx).filter(|tx| !tx.body().action.protects());
+        first.chain(rest)
+    }
+
+    /// Drops a transaction.
+    pub(crate) fn remove(&mut self, body: &BodyId) {
+        if let Some(at) = self.by_body.get(body).copied() {
+            self.drop_at(at);
+        }
+    }
+
+    /// Drops all that no block at `time` or later may hold, and names them.
+    pub(crate) fn expire(&mut self, time: TimeMs) -> Vec<BodyId> {
+        let mut gone = Vec::new();
+        while let Some((expires_at, at)) = self.by_expiry.first().copied() {
+            if expires_at >= time {
+                break;
+            }
+            gone.push(self.drop_at(at));
+        }
+        gone
+    }
+
+    fn drop_at(&mut self, at: u64) -> BodyId {
+        let Entry { tx, institution } =
+            self.entries.remove(&at).expect("the indexes name entries that are there");
+        let (body, bytes) = (tx.body_id(), tx.bytes().len());
+        self.protecting.remove(&at);
+        self.by_body.remove(&body);
+        self.by_envelope.remove(&tx.envelope_id());
+        self.by_expiry.remove(&(tx.body().expires_at, at));
+        self.total.sub(bytes);
+        let held = self.held.get_mut(&institution).expect("counted when it was admitted");
+        held.sub(bytes);
+        if held.count == 0 {
+            self.held.remove(&institution);
+        }
+        body
+    }
+}
+
+/// To whose share a transaction counts: a person's to the institution that enrolled the person's account.
+pub(crate) fn answerable(state: &State, author: &Author) -> Option<InstitutionId> {
+    match author {
+        Author::Institution(id) => Some(*id),
+        Author::Account(id) => {
+            let leaf = state.get(&ObjectRef::from(*id))?;
+            match Object::decode(leaf.object.kind, &leaf.content) {
+                Ok(Object::Account(account)) => Some(account.enroller),
+                _ => None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assent_proto::envelope::{Envelope, verify};
+    use assent_proto::field::Message;
+    use assent_proto::transaction::{AttestErasure, Revoke};
+    use assent_proto::{Action, Body, GenesisHash, GrantId, Hash, SecretKey};
+
+    fn tx(n: u8, expires_at: u64, protects: bool) -> VerifiedTx {
+        let genesis = GenesisHash(Hash([1; 32]));
+        let grant = GrantId(Hash([n; 32]));
+        let action = if protects {
+            Action::Revoke(Revoke { grant })
+        } else {
+            Action::AttestErasure(AttestErasure { grant, report: Hash::ZERO })
+        };
+        let author = Author::Institution(InstitutionId(Hash([2; 32])));
+        let body = Body { chain: genesis.tag(), expires_at: TimeMs(expires_at), author, action };
+        let bytes = Envelope::sign(&genesis, &body, &[&SecretKey::from_bytes(&[3; 32])]).encode();
+        verify(&genesis, &[bytes]).remove(0).expect("signed above")
+    }
+
+    fn institution(n: u8) -> InstitutionId {
+        InstitutionId(Hash([n; 32]))
+    }
+
+    #[test]
+    fn what_protects_goes_first_and_the_rest_by_arrival() {
+        let mut pool = Pool::bounded(10, 1 << 20, 1);
+        let all = [tx(1, 9, false), tx(2, 9, true), tx(3, 9, false), tx(4, 9, true)];
+        all.iter().for_each(|t| pool.admit(t.clone(), institution(1)).unwrap());
+        let order: Vec<_> = pool.in_order().map(VerifiedTx::body_id).collect();
+        assert_eq!(order, [1, 3, 0, 2].map(|i| all[i].body_id()));
+    }
+
+    #[test]
+    fn nobody_crowds_out_the_others_and_what_leaves_makes_room() {
+        let mut pool = Pool::bounded(4, 1 << 20, 2);
+        let (a, b) = (institution(1), institution(2));
+        assert_eq!(pool.admit(tx(1, 9, false), a), Ok(()));
+        assert_eq!(pool.admit(tx(2, 9, false), a), Ok(()));
+        assert_eq!(pool.admit(tx(3, 9, false), a), Err(Invalid::Busy), "half of four");
+        assert_eq!(pool.admit(tx(3, 9, false), b), Ok(()));
+        pool.remove(&tx(1, 9, false).body_id());
+        assert_eq!(pool.admit(tx(4, 9, false), a), Ok(()));
+        let bytes = tx(1, 9, false).bytes().len();
+        assert_eq!((pool.len(), pool.bytes()), (3, 3 * bytes));
+        let mut narrow = Pool::bounded(100, 2 * bytes + 1, 1);
+        assert_eq!(narrow.admit(tx(1, 9, false), a), Ok(()));
+        assert_eq!(narrow.admit(tx(2, 9, false), a), Ok(()));
+        assert_eq!(narrow.admit(tx(3, 9, false), a), Err(Invalid::Busy), "bytes are bounded too");
+    }
+
+    #[test]
+    fn the_expired_leave_every_index() {
+        let mut pool = Pool::bounded(10, 1 << 20, 1);
+        let (old, last, young) = (tx(1, 5, true), tx(2, 7, false), tx(3, 9, false));
+        for t in [&old, &last, &young] {
+            pool.admit(t.clone(), institution(1)).unwrap();
+        }
+        assert_eq!(pool.expire(TimeMs(7)), [old.body_id()], "expiry is inclusive");
+        assert!(!pool.holds(&old.body_id()) && pool.get(&old.envelope_id()).is_none());
+        assert_eq!(pool.expire(TimeMs(10)), [last.body_id(), young.body_id()]);
+        assert_eq!((pool.len(), pool.bytes(), pool.in_order().count()), (0, 0, 0));
+    }
+}

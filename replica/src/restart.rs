@@ -1,0 +1,143 @@
+//! From what the storage holds to a running validator: nothing is believed that can be computed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use assent_consensus::{Consensus, Timeouts};
+use assent_genesis::Genesis;
+use assent_ledger::{ReplayWindow, State};
+use assent_proto::envelope::Envelope;
+use assent_proto::field::Message;
+use assent_proto::transaction::body_id;
+use assent_proto::{Block, Body, BodyId, GenesisHash, Height, SecretKey, TimeMs};
+
+use crate::catchup::CatchUp;
+use crate::execute::{Chain, Head};
+use crate::parts::Bodies;
+use crate::pool::Pool;
+use crate::replica::{Fault, Output, Replica};
+use crate::storage::{Storage, Tip, stored_state};
+
+impl<S: Storage> Replica<S> {
+    /// Starts from what the storage holds: the founding state, or the newest committed block. Without a key of
+    /// a validator of this chain it follows and does not vote.
+    pub fn open(
+        now: TimeMs,
+        genesis: Genesis,
+        key: Option<SecretKey>,
+        mut storage: S,
+    ) -> Result<(Self, Vec<Output>), Fault> {
+        let validators = genesis.validators().clone();
+        let chain = Chain {
+            genesis: genesis.hash(),
+            validators_hash: validators.hash(),
+            validators: validators.clone(),
+        };
+        let (head, founding) = match storage.tip()? {
+            None => (Head::founding(&genesis), genesis.leaves()),
+            Some(tip) => (restore(&genesis, tip, &mut storage)?, Vec::new()),
+        };
+        let key = key.filter(|k| validators.validators.iter().any(|v| v.key == k.public()));
+        let me = key.as_ref().and_then(|k| validators.validators.iter().find(|v| v.key == k.public()));
+        let me = me.map(|v| v.address());
+        let others = validators.validators.iter().map(|v| v.address()).filter(|a| Some(*a) != me);
+        let mut replica = Replica {
+            bodies: restore_bodies(&mut storage, head.height.next())?,
+            catch_up: CatchUp::new(others),
+            consensus: Consensus::new(chain.genesis, key, validators, Timeouts::default()),
+            pool: Pool::new(genesis.institutions().len()),
+            storage,
+            chain,
+            me,
+            founding,
+            head,
+            now,
+            awaiting_body: false,
+            work: VecDeque::new(),
+            out: Vec::new(),
+            seen: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            abstaining: None,
+        };
+        replica.consensus.committed(replica.head.height);
+        // A height on which we may have voted goes on at once.
+        if !replica.storage.log_read()?.is_empty() {
+            replica.begin_height()?;
+        }
+        let outputs = replica.settle()?;
+        Ok((replica, outputs))
+    }
+}
+
+/// The head as the stored tip and leaves make it, if they agree.
+fn restore<S: Storage>(genesis: &Genesis, tip: Tip, storage: &mut S) -> Result<Head, Fault> {
+    let header = tip.certified.header;
+    let (height, given) = (header.height, genesis.hash());
+    if header.genesis != given {
+        return Err(Fault::OtherGenesis { stored: header.genesis, given });
+    }
+    let state = stored_state(storage)?;
+    if state.root() != header.state_root {
+        return Err(Fault::DamagedState { height, stored: state.root(), header: header.state_root });
+    }
+    if tip.mountains.count() != height.0 {
+        return Err(Fault::DamagedBlock { height, what: "the history does not count as many blocks" });
+    }
+    Ok(Head {
+        height,
+        id: header.id(),
+        time: header.time,
+        parameters: assent_ledger::parameters(&state),
+        window: restore_window(storage, &given, height, header.time, &state)?,
+        state,
+        mountains: tip.mountains,
+        certificate: Some(tip.certified.certificate),
+    })
+}
+
+/// The bodies that may not come again: of all blocks so young that one of their transactions may not have
+/// expired yet.
+fn restore_window<S: Storage>(
+    storage: &mut S,
+    genesis: &GenesisHash,
+    tip: Height,
+    now: TimeMs,
+    state: &State,
+) -> Result<ReplayWindow, Fault> {
+    let life = assent_ledger::parameters(state).transaction_life_ms;
+    let mut window = ReplayWindow::new();
+    let mut height = tip;
+    while height > Height(0) {
+        let damaged = |what| Fault::DamagedBlock { height, what };
+        let (bytes, _) = storage.block(height)?.ok_or(damaged("it is missing"))?;
+        let block = Block::decode(&bytes).map_err(|_| damaged("it cannot be decoded"))?;
+        if block.header.time.plus(life) < now {
+            break;
+        }
+        for envelope in &block.transactions {
+            let (body, expires_at) =
+                identify(genesis, envelope).ok_or(damaged("a transaction cannot be decoded"))?;
+            window.remember(body, expires_at);
+        }
+        height = height.previous().expect("above 0");
+    }
+    window.advance(now);
+    Ok(window)
+}
+
+/// A committed transaction's body id and expiry; its signatures were verified before it was committed.
+fn identify(genesis: &GenesisHash, envelope: &[u8]) -> Option<(BodyId, TimeMs)> {
+    let envelope = Envelope::decode(envelope).ok()?;
+    let body = Body::decode(&envelope.body).ok()?;
+    Some((body_id(genesis, &envelope.body), body.expires_at))
+}
+
+/// Bodies of the undecided height: our own must be proposed again as they were, and others may be decided.
+fn restore_bodies<S: Storage>(storage: &mut S, height: Height) -> Result<Bodies, Fault> {
+    let mut bodies = Bodies::default();
+    for (round, bytes) in storage.proposals(height)? {
+        let block = Block::decode(&bytes)
+            .map_err(|_| Fault::DamagedBlock { height, what: "a proposal cannot be decoded" })?;
+        bodies.put(block.header.id(), height, round, bytes, true);
+    }
+    Ok(bodies)
+}
