@@ -1,5 +1,7 @@
 //! Foundings with keys from fixed bytes, for tests alone: everybody knows these keys.
 
+use std::sync::LazyLock;
+
 use assent_proto::{SecretKey, TimeMs};
 
 use crate::devnet::{self, Devnet, Plan};
@@ -11,9 +13,10 @@ pub const TIME: TimeMs = TimeMs(1_767_225_600_000);
 /// Four validators of four institutions (`bureau`, `hospital-a`, `hospital-b`, `insurer`): the document, the
 /// consensus keys in the order of its validators, the operator keys in the order of its institutions.
 pub fn four() -> (Genesis, Vec<SecretKey>, Vec<SecretKey>) {
-    let d = devnet(4, 4);
-    let consensus = d.nodes.into_iter().map(|n| n.consensus).collect();
-    (d.genesis, consensus, d.institutions.into_iter().map(|i| i.operator).collect())
+    // Made once a process: without optimisation its keys and proofs take a noticeable time.
+    static FOUR: LazyLock<Devnet> = LazyLock::new(|| devnet(4, 4));
+    let consensus = FOUR.nodes.iter().map(|n| n.consensus.clone()).collect();
+    (FOUR.genesis.clone(), consensus, FOUR.institutions.iter().map(|i| i.operator.clone()).collect())
 }
 
 /// A devnet of so many nodes in so many institutions, the same at every call.

@@ -151,13 +151,13 @@ pub(crate) fn read<T: DeserializeOwned>(toml: &str) -> Result<T, GenesisError> {
 /// Reads a file, of which it never takes more than [`FILE_BYTES_MAX`] into memory.
 pub(crate) fn read_file(path: &Path) -> Result<String, GenesisError> {
     let fault = |error| GenesisError::Read { path: path.display().to_string(), error };
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let file = File::open(path).map_err(fault)?;
-    file.take(FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(fault)?;
-    if text.len() > FILE_BYTES_MAX {
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(fault)?;
+    if bytes.len() > FILE_BYTES_MAX {
         return Err(GenesisError::TooLarge);
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|_| GenesisError::Text("it is not UTF-8 text".into()))
 }
 
 /// Writes a checked document under a line that says what it is.
