@@ -1,1 +1,26 @@
 //! assent: wallet, institution, custodian, audit and verify; trusts no node.
+//!
+//! Everything that a command tells of the chain was proved against the genesis file first ([`rpc`] is the one
+//! door). Secrets lie in encrypted files ([`keyfile`]); what a custodian keeps off chain in [`store`]. Read on
+//! in the order of a story: [`founding`], [`wallet`], [`institution`], [`custodian`], [`audit`] on
+//! [`lineage`], [`verify`].
+
+pub mod audit;
+pub mod context;
+pub mod custodian;
+pub mod error;
+pub mod files;
+pub mod founding;
+pub mod handle;
+pub mod institution;
+pub mod keyfile;
+pub mod lineage;
+pub mod output;
+pub mod package;
+pub mod qr;
+pub mod request;
+pub mod rpc;
+pub mod store;
+pub mod verify;
+pub mod wallet;
+pub mod words;

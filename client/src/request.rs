@@ -1,0 +1,91 @@
+//! The authorization request: what an institution asks a person to sign, signed by the institution, so that
+//! the wallet shows nothing that nobody asked.
+
+use assent_genesis::Genesis;
+use assent_proto::field::Message;
+use assent_proto::state::Object;
+use assent_proto::transaction::Grant;
+use assent_proto::{AccountId, Hash, PublicKey, Signature, hash};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Failure;
+use crate::keyfile::InstitutionSecrets;
+use crate::rpc::Node;
+use crate::words::{NamedItem, terms_hex};
+
+/// What an institution asks a person to sign. The notice's hash and language are the wallet's to fill in.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorizationRequest {
+    kind: Kind,
+    /// Whose data.
+    pub account: AccountId,
+    /// Canonical bytes of the terms, in hexadecimal digits.
+    terms: String,
+    /// The institution's operator key.
+    key: PublicKey,
+    /// Its signature.
+    signature: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Kind {
+    #[serde(rename = "assent-authorization-request")]
+    Request,
+}
+
+impl AuthorizationRequest {
+    /// Asks.
+    pub fn sign(
+        genesis: &Genesis,
+        secrets: &InstitutionSecrets,
+        account: AccountId,
+        terms: &Grant,
+    ) -> Result<Self, Failure> {
+        let key = secrets.operator()?;
+        let signature = key.sign(&message(genesis, &account, &terms.encode()).0);
+        let signature = hex::encode(signature.0);
+        Ok(AuthorizationRequest {
+            kind: Kind::Request,
+            account,
+            terms: terms_hex(terms),
+            key: key.public(),
+            signature,
+        })
+    }
+
+    /// The terms, once it is certain that the grantee itself asks for them.
+    pub fn check(&self, genesis: &Genesis) -> Result<Grant, Failure> {
+        let bad = |why: &str| Failure::local("BadRequest", format!("the request is not to be signed: {why}"));
+        let bytes = hex::decode(&self.terms).map_err(|_| bad("its terms are not hexadecimal digits"))?;
+        let terms = Grant::decode(&bytes).map_err(|e| bad(&e.to_string()))?;
+        let grantee = genesis.institutions().iter().find(|i| i.id == terms.grantee);
+        let grantee = grantee.ok_or_else(|| bad("the genesis file does not know who asks"))?;
+        if !grantee.institution.keys.iter().any(|k| k.key == self.key) {
+            return Err(bad("it is signed by another than who would receive the data"));
+        }
+        let mut signature = [0; 64];
+        hex::decode_to_slice(&self.signature, &mut signature)
+            .map_err(|_| bad("its signature is malformed"))?;
+        if !self.key.verify(&message(genesis, &self.account, &bytes).0, &Signature(signature)) {
+            return Err(bad("its signature does not hold"));
+        }
+        Ok(terms)
+    }
+}
+
+fn message(genesis: &Genesis, account: &AccountId, terms: &[u8]) -> Hash {
+    hash::SIGN_HANDLE.hash(&[b"request", genesis.hash().as_bytes(), account.as_bytes(), terms])
+}
+
+/// The catalogue items that the terms name, as the chain has them.
+pub fn items(node: &mut Node, terms: &Grant) -> Result<Vec<NamedItem>, Failure> {
+    let mut found = Vec::new();
+    for id in &terms.items {
+        match node.object((*id).into())?.object {
+            Some(Object::Item(item)) => found.push((*id, item)),
+            _ => return Err(Failure::local("NoSuchItem", format!("{id}: not in the catalogue"))),
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,518 @@
+//! The person's wallet: her accounts' keys, what she is asked in plain words, what she signs, and what became
+//! of it (R2, R5). One account with each custodian; each has a key of its own, so that nothing on the chain
+//! links them.
+
+use std::path::{Path, PathBuf};
+
+use age::secrecy::SecretString;
+use assent_genesis::Genesis;
+use assent_proto::envelope::SignatureEntry;
+use assent_proto::event::{Event, EventKind};
+use assent_proto::field::{Element, Message};
+use assent_proto::keys::Algorithm;
+use assent_proto::state::Object;
+use assent_proto::transaction::*;
+use assent_proto::{AccountId, BodyId, GrantId, InstitutionId, SecretKey};
+use clap::{Args, Subcommand};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::context::{Context, Done, confirm, institution_id, text_or_file};
+use crate::error::Failure;
+use crate::files;
+use crate::handle::Question;
+use crate::keyfile::{self, Secrets, secret_key};
+use crate::output::Reply;
+use crate::request::AuthorizationRequest;
+use crate::rpc::{Node, denial_name};
+use crate::store::Offer;
+use crate::words::{self, Lang, kebab};
+use crate::{qr, request};
+
+/// The wallet's commands.
+#[derive(Subcommand, Debug)]
+pub enum WalletCommand {
+    /// Make a new, empty wallet: an encrypted file
+    #[command(after_help = "Example:\n  assent wallet new --wallet lin.wallet")]
+    New(WalletFile),
+    /// Show what the wallet holds; no secrets
+    Show(WalletFile),
+    /// List the accounts, one with each custodian; with --genesis, whether the chain has them
+    Accounts(WalletFile),
+    /// Make a key for an account with a custodian, and ask the bureau to open the account
+    #[command(
+        after_help = "Example:\n  assent wallet enrol-request --wallet lin.wallet --custodian hospital-a \
+        --genesis genesis.toml -o lin.enrol\nThe file goes to the bureau's counter, which runs `assent institution enrol`."
+    )]
+    EnrolRequest {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        wallet: WalletFile,
+        /// The institution that holds the data: short name in the genesis file
+        #[arg(long)]
+        custodian: String,
+        /// The institution that checks the identity
+        #[arg(long, default_value = "bureau")]
+        enroller: String,
+        /// Write the request to this file
+        #[arg(short, long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Tell an institution which account it asks for, signed: as text and QR code
+    #[command(
+        after_help = "Example:\n  assent wallet handle-answer --wallet lin.wallet --genesis genesis.toml \
+        --question ASSENT:HQ:…\n  assent wallet handle-answer … --question @question.txt"
+    )]
+    HandleAnswer {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        wallet: WalletFile,
+        /// The institution's question: the text of its QR code, or @FILE
+        #[arg(long)]
+        question: String,
+        /// Answer without asking
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show in plain words what an institution asks; signs nothing
+    #[command(
+        after_help = "Example:\n  assent wallet review --request ask.json --lang zh --genesis genesis.toml"
+    )]
+    Review {
+        /// The institution's request
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+    },
+    /// Show in plain words what an institution asks, and authorize it
+    #[command(
+        after_help = "Example:\n  assent wallet grant --wallet lin.wallet --request ask.json --genesis genesis.toml"
+    )]
+    Grant {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        wallet: WalletFile,
+        /// The institution's request
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+        /// Sign without asking
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Withdraw an authorization
+    Revoke {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        wallet: WalletFile,
+        /// The grant's id
+        #[arg(long)]
+        grant: GrantId,
+        /// The account's custodian, where the grant is not on the chain yet
+        #[arg(long)]
+        custodian: Option<String>,
+    },
+    /// List who used which data when, with the proof that the list is complete
+    Uses {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        wallet: WalletFile,
+        /// Of the account with this custodian alone
+        #[arg(long)]
+        custodian: Option<String>,
+        /// Write the proof of each list into this folder
+        #[arg(long, value_name = "DIR")]
+        export: Option<PathBuf>,
+    },
+    /// List the authorizations and what became of each
+    Grants(WalletFile),
+    /// Check what a custodian says it holds against the chain, and list it
+    Records {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        wallet: WalletFile,
+        /// A custodian's offer (`assent custodian offer`)
+        #[arg(long, value_name = "FILE", required = true)]
+        offer: Vec<PathBuf>,
+    },
+}
+
+/// Which wallet.
+#[derive(Args, Debug, Clone)]
+pub struct WalletFile {
+    /// The wallet's file
+    #[arg(long, value_name = "FILE")]
+    pub wallet: PathBuf,
+}
+
+/// What the wallet's file holds.
+#[derive(Default, Serialize, Deserialize)]
+pub struct WalletSecrets {
+    accounts: Vec<WalletAccount>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct WalletAccount {
+    custodian: InstitutionId,
+    /// The id that the account has once it is enrolled: that of the signed body.
+    account: AccountId,
+    /// Seed of its key, 64 hexadecimal digits.
+    key: String,
+}
+
+impl Secrets for WalletSecrets {
+    const KIND: &'static str = "assent-wallet";
+}
+
+/// What a wallet hands to the enrolling institution: the body that opens the account, and the new key's
+/// signature over it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolRequest {
+    kind: EnrolRequestKind,
+    /// Canonical bytes of the body, in hexadecimal digits.
+    body: String,
+    /// The second signature, as a wire message in hexadecimal digits.
+    signature: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum EnrolRequestKind {
+    #[serde(rename = "assent-enrol-request")]
+    EnrolRequest,
+}
+
+impl EnrolRequest {
+    fn new(body: &Body, signature: &SignatureEntry) -> Self {
+        let signature = hex::encode(signature.write().encode_to_vec());
+        EnrolRequest { kind: EnrolRequestKind::EnrolRequest, body: hex::encode(body.encode()), signature }
+    }
+
+    /// The body and the wallet's signature, as yet unverified.
+    pub fn parts(&self) -> Result<(Body, SignatureEntry), Failure> {
+        let bad =
+            |why: String| Failure::local("BadRequest", format!("this is not an enrolment request: {why}"));
+        let body = hex::decode(&self.body).map_err(|e| bad(e.to_string()))?;
+        let body = Body::decode(&body).map_err(|e| bad(e.to_string()))?;
+        let signature = hex::decode(&self.signature).map_err(|e| bad(e.to_string()))?;
+        let wire = assent_proto::wire::Signature::decode(&signature[..]).map_err(|e| bad(e.to_string()))?;
+        Ok((body, SignatureEntry::read(wire, "signature").map_err(|e| bad(e.to_string()))?))
+    }
+}
+
+/// An open wallet.
+struct Wallet {
+    path: PathBuf,
+    passphrase: SecretString,
+    secrets: WalletSecrets,
+}
+
+impl Wallet {
+    fn open(ctx: &Context, file: &WalletFile) -> Result<Wallet, Failure> {
+        let passphrase = ctx.passphrase()?;
+        let secrets = keyfile::open(&file.wallet, &passphrase)?;
+        Ok(Wallet { path: file.wallet.clone(), passphrase, secrets })
+    }
+
+    fn save(&self) -> Result<(), Failure> {
+        keyfile::replace(&self.path, &self.secrets, &self.passphrase)
+    }
+
+    /// The newest account with a custodian.
+    fn with(&self, custodian: &InstitutionId) -> Result<&WalletAccount, Failure> {
+        let found = self.secrets.accounts.iter().rev().find(|a| a.custodian == *custodian);
+        found.ok_or_else(|| Failure::local("NoSuchAccount", "the wallet has no account with this custodian"))
+    }
+
+    fn account(&self, id: &AccountId) -> Result<&WalletAccount, Failure> {
+        let found = self.secrets.accounts.iter().find(|a| a.account == *id);
+        found.ok_or_else(|| Failure::local("NoSuchAccount", format!("the wallet has no account {id}")))
+    }
+}
+
+/// Runs one.
+pub fn run(ctx: &Context, command: &WalletCommand) -> Result<Reply, Failure> {
+    match command {
+        WalletCommand::New(file) => new(ctx, &file.wallet),
+        WalletCommand::Show(file) => show(ctx, file),
+        WalletCommand::Accounts(file) => accounts(ctx, file),
+        WalletCommand::EnrolRequest { wallet, custodian, enroller, out } => {
+            enrol_request(ctx, wallet, custodian, enroller, out.as_deref())
+        }
+        WalletCommand::HandleAnswer { wallet, question, yes } => handle_answer(ctx, wallet, question, *yes),
+        WalletCommand::Review { request } => review(ctx, request),
+        WalletCommand::Grant { wallet, request, yes } => grant(ctx, wallet, request, *yes),
+        WalletCommand::Revoke { wallet, grant, custodian } => {
+            revoke(ctx, wallet, *grant, custodian.as_deref())
+        }
+        WalletCommand::Uses { wallet, custodian, export } => {
+            uses(ctx, wallet, custodian.as_deref(), export.as_deref())
+        }
+        WalletCommand::Grants(file) => grants(ctx, file),
+        WalletCommand::Records { wallet, offer } => records(ctx, wallet, offer),
+    }
+}
+
+fn new(ctx: &Context, path: &Path) -> Result<Reply, Failure> {
+    keyfile::create(path, &WalletSecrets::default(), &ctx.new_passphrase()?)?;
+    Ok(Reply::new(json!({ "wallet": path }), format!("new wallet in {}", path.display())))
+}
+
+fn show(ctx: &Context, file: &WalletFile) -> Result<Reply, Failure> {
+    let wallet = Wallet::open(ctx, file)?;
+    let n = wallet.secrets.accounts.len();
+    Ok(Reply::new(
+        json!({ "wallet": file.wallet, "accounts": n }),
+        format!("{}: {n} accounts", file.wallet.display()),
+    ))
+}
+
+fn accounts(ctx: &Context, file: &WalletFile) -> Result<Reply, Failure> {
+    let wallet = Wallet::open(ctx, file)?;
+    let mut chain = ctx.genesis.is_some().then(|| ctx.connect()).transpose()?;
+    let (mut list, mut text) = (Vec::new(), String::new());
+    for a in &wallet.secrets.accounts {
+        let key = secret_key(&a.key)?.public();
+        let enrolled = match &mut chain {
+            Some((_, node)) => Some(
+                matches!(node.object(a.account.into())?.object, Some(Object::Account(c)) if c.key == key),
+            ),
+            None => None,
+        };
+        let custodian = chain
+            .as_ref()
+            .map(|(g, _)| words::slug(g, &a.custodian))
+            .unwrap_or_else(|| a.custodian.to_string());
+        text += &format!(
+            "{custodian}  {}  {}\n",
+            a.account,
+            enrolled.map_or("", |e| if e { "enrolled" } else { "not enrolled" })
+        );
+        list.push(json!({ "custodian": custodian, "custodian_id": a.custodian, "account": a.account, "key": key, "enrolled": enrolled }));
+    }
+    Ok(Reply::new(json!({ "accounts": list }), text))
+}
+
+/// The wallet builds and signs the whole body, so that the account's id is known to both sides at once and
+/// the signature proves possession of the key for just this enrolment.
+fn enrol_request(
+    ctx: &Context,
+    file: &WalletFile,
+    custodian: &str,
+    enroller: &str,
+    out: Option<&Path>,
+) -> Result<Reply, Failure> {
+    let genesis = ctx.genesis()?;
+    let (custodian, enroller) = (institution_id(&genesis, custodian)?, institution_id(&genesis, enroller)?);
+    let mut wallet = Wallet::open(ctx, file)?;
+    let seed = files::random_32();
+    let key = SecretKey::from_bytes(&seed);
+    let action = Action::Enrol(Enrol { custodian, algorithm: Algorithm::Ed25519, key: key.public() });
+    let body = ctx.body(&genesis, Author::Institution(enroller), action);
+    let bytes = body.encode();
+    let account = AccountId(body_id(&genesis.hash(), &bytes).0);
+    wallet.secrets.accounts.push(WalletAccount { custodian, account, key: hex::encode(seed) });
+    wallet.save()?;
+
+    let request = EnrolRequest::new(&body, &SignatureEntry::sign(&genesis.hash(), &key, &bytes));
+    let request = serde_json::to_value(&request).expect("a request is plain data");
+    if let Some(out) = out {
+        files::create(out, request.to_string().as_bytes())?;
+    }
+    let text = format!(
+        "account {account}, to be opened before {}\n{}",
+        words::show_time(body.expires_at),
+        if out.is_some() { String::new() } else { request.to_string() }
+    );
+    Ok(Reply::new(json!({ "account": account, "expires_at": body.expires_at, "request": request }), text))
+}
+
+fn handle_answer(ctx: &Context, file: &WalletFile, question: &str, yes: bool) -> Result<Reply, Failure> {
+    let genesis = ctx.genesis()?;
+    let question = Question::parse(&genesis, &text_or_file(question)?)?;
+    if question.expires_at < words::now() {
+        return Err(Failure::local("BadQuestion", "the question has expired; ask for a new one"));
+    }
+    let wallet = Wallet::open(ctx, file)?;
+    let account = wallet.with(&question.custodian)?;
+    let asker = words::institution(&genesis, &question.institution, ctx.lang);
+    let custodian = words::institution(&genesis, &question.custodian, ctx.lang);
+    let purpose = words::purpose(question.purpose, ctx.lang);
+    let told = match ctx.lang {
+        Lang::En => format!("{asker} learns your account number with {custodian}, for: {purpose}"),
+        Lang::Zh => format!("{asker}将获知您在{custodian}的账户编号，用途：{purpose}"),
+    };
+    if !yes && !confirm(&format!("{told}?"))? {
+        return Err(Failure::local("NotConfirmed", "nothing was answered"));
+    }
+    let answer = question.answer(&genesis, &account.account, &secret_key(&account.key)?);
+    let qr = qr::picture(&answer)?;
+    let json = json!({ "answer": answer, "account": account.account, "institution": words::slug(&genesis, &question.institution) });
+    Ok(Reply::new(json, format!("{told}\n{qr}\n{answer}")).with("qr", qr))
+}
+
+fn review(ctx: &Context, path: &Path) -> Result<Reply, Failure> {
+    let (genesis, mut node) = ctx.connect()?;
+    let request: AuthorizationRequest = files::read_json(path)?;
+    let (terms, notice) = shown(ctx, &genesis, &mut node, &request)?;
+    let json = json!({ "notice": notice, "notice_hash": words::notice_hash(&notice), "terms": terms, "account": request.account });
+    Ok(Reply::new(json, notice))
+}
+
+/// The terms as they would be signed, and the notice: both made from the request, the chain and the genesis
+/// file, after the institution's signature was checked.
+fn shown(
+    ctx: &Context,
+    genesis: &Genesis,
+    node: &mut Node,
+    request: &AuthorizationRequest,
+) -> Result<(Grant, String), Failure> {
+    let terms = request.check(genesis)?;
+    let items = request::items(node, &terms)?;
+    let notice = words::notice(genesis, &request.account, &terms, &items, ctx.lang);
+    Ok((words::with_notice(&terms, &notice, ctx.lang), notice))
+}
+
+fn grant(ctx: &Context, file: &WalletFile, path: &Path, yes: bool) -> Result<Reply, Failure> {
+    let (genesis, mut node) = ctx.connect()?;
+    let request: AuthorizationRequest = files::read_json(path)?;
+    let wallet = Wallet::open(ctx, file)?;
+    let account = wallet.account(&request.account)?;
+    let (terms, notice) = shown(ctx, &genesis, &mut node, &request)?;
+    if !yes {
+        eprintln!("{notice}\n");
+        if !confirm(ctx.lang.pick("Do you authorize this?", "您是否授权？"))? {
+            return Err(Failure::local("NotConfirmed", "nothing was signed"));
+        }
+    }
+    let body = ctx.body(&genesis, Author::Account(account.account), Action::Grant(Box::new(terms)));
+    let done = ctx.send(&genesis, &mut node, &body, &[&secret_key(&account.key)?])?;
+    Ok(done.reply(ctx.lang).with("grant", done.done.tx.body_id()).with("notice", notice))
+}
+
+fn revoke(
+    ctx: &Context,
+    file: &WalletFile,
+    grant: GrantId,
+    custodian: Option<&str>,
+) -> Result<Reply, Failure> {
+    let (genesis, mut node) = ctx.connect()?;
+    let wallet = Wallet::open(ctx, file)?;
+    let account = match (node.object(grant.into())?.object, custodian) {
+        (Some(Object::Grant(g)), _) => wallet.account(&g.account)?,
+        (_, Some(custodian)) => wallet.with(&institution_id(&genesis, custodian)?)?,
+        (_, None) => {
+            let message =
+                format!("{grant} is not on the chain; with --custodian it can be withdrawn beforehand");
+            return Err(Failure::local("NoSuchGrant", message));
+        }
+    };
+    let body = ctx.body(&genesis, Author::Account(account.account), Action::Revoke(Revoke { grant }));
+    let done: Done = ctx.send(&genesis, &mut node, &body, &[&secret_key(&account.key)?])?;
+    Ok(done.reply(ctx.lang).with("grant", grant))
+}
+
+fn uses(
+    ctx: &Context,
+    file: &WalletFile,
+    custodian: Option<&str>,
+    export: Option<&Path>,
+) -> Result<Reply, Failure> {
+    let (genesis, mut node) = ctx.connect()?;
+    let wallet = Wallet::open(ctx, file)?;
+    let only = custodian.map(|c| institution_id(&genesis, c)).transpose()?;
+    let (mut lists, mut text) = (Vec::new(), String::new());
+    for a in wallet.secrets.accounts.iter().filter(|a| only.is_none_or(|o| o == a.custodian)) {
+        let Some(trail) = node.trail(a.account.into())? else { continue };
+        let held_by = words::institution(&genesis, &a.custodian, ctx.lang);
+        text += &format!(
+            "{held_by}: {} {} {}\n",
+            trail.events.len(),
+            ctx.lang.pick("events, all there are up to block", "个事件，完整至区块"),
+            trail.height
+        );
+        let events: Vec<_> = trail.events.iter().map(|e| use_of(&genesis, e, ctx.lang)).collect();
+        events.iter().for_each(|(_, line)| text += &format!("  {line}\n"));
+        let proof =
+            export.map(|dir| dir.join(format!("uses-{}.evidence", words::slug(&genesis, &a.custodian))));
+        if let Some(proof) = &proof {
+            files::replace(proof, &trail.evidence)?;
+        }
+        lists.push(json!({
+            "custodian": words::slug(&genesis, &a.custodian),
+            "account": a.account,
+            "complete_to_height": trail.height,
+            "as_of": trail.time,
+            "events": events.into_iter().map(|(json, _)| json).collect::<Vec<_>>(),
+            "evidence": proof,
+        }));
+    }
+    Ok(Reply::new(json!({ "accounts": lists }), text))
+}
+
+/// One event of a person's trail, as JSON and as a line.
+fn use_of(genesis: &Genesis, event: &Event, lang: Lang) -> (Value, String) {
+    let core = &event.core;
+    let by = match &core.author {
+        Author::Institution(id) => words::institution(genesis, id, lang),
+        Author::Account(_) => lang.pick("you", "您本人").to_owned(),
+    };
+    let code_name = if core.code == 0 { String::new() } else { denial_name(core.code) };
+    let line = format!("{}  {by}: {} {code_name}", words::show_time(core.time), kebab(&core.kind));
+    let json = json!({
+        "height": core.height, "time": core.time, "by": by, "kind": core.kind, "action": core.action,
+        "code": core.code, "code_name": code_name, "body_id": core.body,
+    });
+    (json, line.trim_end().to_owned())
+}
+
+fn grants(ctx: &Context, file: &WalletFile) -> Result<Reply, Failure> {
+    let (genesis, mut node) = ctx.connect()?;
+    let wallet = Wallet::open(ctx, file)?;
+    let (mut list, mut text) = (Vec::new(), String::new());
+    for a in &wallet.secrets.accounts {
+        let Some(trail) = node.trail(a.account.into())? else { continue };
+        let granted = trail.events.iter().filter(|e| e.core.kind == EventKind::Granted);
+        for grant in granted.map(|e| GrantId(e.core.object.id)).collect::<Vec<_>>() {
+            let Some(Object::Grant(g)) = node.object(grant.into())?.object else { continue };
+            let grantee = words::slug(&genesis, &g.terms.grantee);
+            let revoked = g.revocation.as_ref().map(|r| r.height);
+            text += &format!(
+                "{grant}  {grantee}  used {}{}\n",
+                g.used,
+                if revoked.is_some() { ", withdrawn" } else { "" }
+            );
+            list.push(json!({
+                "grant": grant, "account": a.account, "grantee": grantee, "purpose": g.terms.purpose, "mode": g.terms.mode,
+                "used": g.used, "delivered": g.delivered, "revoked_height": revoked, "erased_height": g.erased_height,
+            }));
+        }
+    }
+    Ok(Reply::new(json!({ "grants": list }), text))
+}
+
+fn records(ctx: &Context, file: &WalletFile, offers: &[PathBuf]) -> Result<Reply, Failure> {
+    let (_, mut node) = ctx.connect()?;
+    let wallet = Wallet::open(ctx, file)?;
+    let (mut list, mut text) = (Vec::new(), String::new());
+    for path in offers {
+        let offer: Offer = files::read_json(path)?;
+        for r in &offer.records {
+            wallet.account(&r.account)?;
+            let Some(Object::Batch(batch)) = node.object(r.batch.into())?.object else {
+                return Err(Failure::Proof(format!("{}: its batch is not on the chain", r.reference)));
+            };
+            if !r.stands_in(&batch.root, batch.count) {
+                return Err(Failure::Proof(format!("{}: is not in the batch that it names", r.reference)));
+            }
+            text += &format!("{}  {}\n", words::show_day(r.day), r.reference);
+            list.push(json!({ "reference": r.reference, "account": r.account, "day": words::show_day(r.day), "commitment": r.commitment, "anchored_height": batch.height }));
+        }
+    }
+    Ok(Reply::new(json!({ "records": list }), text))
+}
+
+/// The id that a body has on a chain, for those who hold a request.
+pub fn account_of(genesis: &Genesis, body: &Body) -> AccountId {
+    let id: BodyId = body_id(&genesis.hash(), &body.encode());
+    AccountId(id.0)
+}

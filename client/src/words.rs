@@ -1,0 +1,292 @@
+//! Plain words: names of values on the command line, dates, and the notice that a person is shown before she
+//! signs, in English and Chinese. The notice is made of the terms and the genesis file alone, so that anyone
+//! can make it again and compare its hash with the one in the grant.
+
+use assent_genesis::Genesis;
+use assent_proto::field::Message;
+use assent_proto::state::Item;
+use assent_proto::transaction::*;
+use assent_proto::{AccountId, Day, Hash, InstitutionId, ItemId, TimeMs};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The language of what people read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Lang {
+    /// English
+    #[default]
+    En,
+    /// 中文
+    Zh,
+}
+
+impl Lang {
+    /// Chooses between the two.
+    pub fn pick<'a>(self, en: &'a str, zh: &'a str) -> &'a str {
+        match self {
+            Lang::En => en,
+            Lang::Zh => zh,
+        }
+    }
+
+    /// As the grant names it.
+    pub fn language(self) -> Language {
+        match self {
+            Lang::En => Language::English,
+            Lang::Zh => Language::Chinese,
+        }
+    }
+}
+
+/// A value's name on the command line and in JSON: `claims-payment`.
+pub fn kebab<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(s)) => s,
+        _ => String::from("?"),
+    }
+}
+
+/// Reads a value by its name.
+pub fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|e| e.to_string())
+}
+
+/// Reads `2026-11-22`.
+pub fn day(text: &str) -> Result<Day, String> {
+    let date: jiff::civil::Date =
+        text.parse().map_err(|_| format!("{text}: a date looks like 2026-11-22"))?;
+    let days = date.duration_since(jiff::civil::date(1970, 1, 1)).as_hours() / 24;
+    u32::try_from(days).map(Day).map_err(|_| format!("{text}: before 1970"))
+}
+
+/// Reads `2026-11-22` (the end of that day, UTC) or `2026-11-22T08:00:00Z`.
+pub fn time(text: &str) -> Result<TimeMs, String> {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    if let Ok(Day(d)) = day(text) {
+        return Ok(TimeMs((u64::from(d) + 1) * DAY_MS - 1));
+    }
+    let stamp: jiff::Timestamp =
+        text.parse().map_err(|_| format!("{text}: a time looks like 2026-11-22 or 2026-11-22T08:00:00Z"))?;
+    u64::try_from(stamp.as_millisecond()).map(TimeMs).map_err(|_| format!("{text}: before 1970"))
+}
+
+/// Reads 64 hexadecimal digits.
+pub fn hash(text: &str) -> Result<Hash, String> {
+    Hash::from_hex(text).ok_or_else(|| "64 hexadecimal digits are expected".to_owned())
+}
+
+/// Shows a day.
+pub fn show_day(Day(day): Day) -> String {
+    let epoch = jiff::civil::date(1970, 1, 1);
+    let date = epoch.checked_add(jiff::SignedDuration::from_hours(i64::from(day) * 24));
+    date.map(|d| d.to_string()).unwrap_or_else(|_| format!("day {day}"))
+}
+
+/// Shows a time to the second, in UTC.
+pub fn show_time(TimeMs(ms): TimeMs) -> String {
+    let whole_seconds = i64::try_from(ms / 1000).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+    whole_seconds.map(|t| t.to_string()).unwrap_or_else(|| format!("{ms} ms"))
+}
+
+/// The local clock.
+pub fn now() -> TimeMs {
+    TimeMs(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0))
+}
+
+/// An institution's name for people; its id where the genesis file does not know it.
+pub fn institution(genesis: &Genesis, id: &InstitutionId, lang: Lang) -> String {
+    match genesis.institutions().iter().find(|i| i.id == *id) {
+        Some(i) => lang.pick(&i.name_en, &i.name_zh).to_owned(),
+        None => id.to_string(),
+    }
+}
+
+/// An institution's short name.
+pub fn slug(genesis: &Genesis, id: &InstitutionId) -> String {
+    genesis.institutions().iter().find(|i| i.id == *id).map_or_else(|| id.to_string(), |i| i.slug.clone())
+}
+
+/// What a catalogue item is, for people.
+pub fn category(c: Category, lang: Lang) -> &'static str {
+    match c {
+        Category::ClaimDocument => lang.pick("claim documents", "理赔单证"),
+        Category::TestResult => lang.pick("test results", "检验检查结果"),
+        Category::Encounter => lang.pick("visits", "就诊记录"),
+        Category::Settlement => lang.pick("insurance settlements", "医保结算"),
+        Category::Prescription => lang.pick("prescriptions", "处方"),
+    }
+}
+
+/// What a use is for, for people.
+pub fn purpose(p: Purpose, lang: Lang) -> &'static str {
+    match p {
+        Purpose::ClaimsPayment => lang.pick("paying a claim", "理赔给付"),
+        Purpose::Treatment => lang.pick("treatment", "诊疗"),
+        Purpose::MutualRecognition => {
+            lang.pick("reusing a test result instead of testing again", "检验检查结果互认")
+        }
+        Purpose::Research => lang.pick("research", "科学研究"),
+        Purpose::Statistics => lang.pick("statistics", "统计"),
+        Purpose::Operations => lang.pick("running the institution", "机构运营"),
+        Purpose::Marketing => lang.pick("marketing", "营销"),
+    }
+}
+
+fn action(a: UseAction, lang: Lang) -> &'static str {
+    match a {
+        UseAction::Read => lang.pick("read", "查阅"),
+        UseAction::Copy => lang.pick("keep a copy", "留存副本"),
+        UseAction::Compute => lang.pick("compute on it", "计算"),
+        UseAction::Derive => lang.pick("make new data of it", "加工派生"),
+        UseAction::Disclose => lang.pick("pass it on", "对外提供"),
+    }
+}
+
+fn output(o: Output, lang: Lang) -> &'static str {
+    match o {
+        Output::Raw => lang.pick("the records as they are", "原始记录"),
+        Output::Masked => lang.pick("masked records", "脱敏后的记录"),
+        Output::ResultOnly => lang.pick("a result alone, no records", "仅结果，不含记录"),
+    }
+}
+
+/// A sensitivity, for people.
+pub fn level(l: Level, lang: Lang) -> &'static str {
+    match l {
+        Level::None => lang.pick("not sensitive", "不敏感"),
+        Level::Low => lang.pick("low", "低"),
+        Level::Moderate => lang.pick("moderate", "中"),
+        Level::High => lang.pick("high", "高"),
+    }
+}
+
+fn legal_basis(b: LegalBasis, lang: Lang) -> &'static str {
+    match b {
+        LegalBasis::Consent => lang.pick("your consent", "个人同意"),
+        LegalBasis::Contract => lang.pick("a contract with you", "与您的合同"),
+        LegalBasis::Statute => lang.pick("a statute", "法律规定"),
+    }
+}
+
+fn how_often(terms: &Grant, lang: Lang) -> String {
+    match (terms.mode, lang) {
+        (Mode::OneTime, Lang::En) => "once, and never again".into(),
+        (Mode::OneTime, Lang::Zh) => "仅一次，用后即止".into(),
+        (Mode::NTimes, Lang::En) => format!("at most {} times", terms.uses),
+        (Mode::NTimes, Lang::Zh) => format!("最多 {} 次", terms.uses),
+        (Mode::Standing, Lang::En) => "as often as needed until it ends".into(),
+        (Mode::Standing, Lang::Zh) => "有效期内不限次数".into(),
+    }
+}
+
+/// A catalogue item with its id, as the ledger has it.
+pub type NamedItem = (ItemId, Item);
+
+/// The notice: what is asked, in plain words, one line a term. `items` are those that the terms name.
+pub fn notice(
+    genesis: &Genesis,
+    account: &AccountId,
+    terms: &Grant,
+    items: &[NamedItem],
+    lang: Lang,
+) -> String {
+    let mut lines = vec![lang.pick("AUTHORIZATION", "授权书").to_owned()];
+    let mut line = |en: &str, zh: &str, value: String| lines.push(format!("{}: {value}", lang.pick(en, zh)));
+    let comma = lang.pick(", ", "、");
+    line("Who may use it", "使用方", institution(genesis, &terms.grantee, lang));
+    line("Whose data", "数据主体账户", account.to_string());
+    line("What", "数据内容", contents(genesis, terms, items, lang));
+    line(
+        "From the period",
+        "数据期间",
+        format!("{} {} {}", show_day(terms.data_from), lang.pick("to", "至"), show_day(terms.data_to)),
+    );
+    line("For", "用途", purpose(terms.purpose, lang).to_owned());
+    line(
+        "For the one case",
+        "事项",
+        terms.case.map_or_else(|| lang.pick("any", "不限").to_owned(), |c| c.to_string()),
+    );
+    line(
+        "It may",
+        "允许的操作",
+        terms.actions.iter().map(|a| action(*a, lang)).collect::<Vec<_>>().join(comma),
+    );
+    line("It receives", "输出形式", output(terms.output, lang).to_owned());
+    line("Highest sensitivity", "最高敏感级别", level(terms.max_level, lang).to_owned());
+    line("How often", "使用次数", how_often(terms, lang));
+    line("Not before", "生效时间", show_time(terms.not_before));
+    line("Not after", "截止时间", show_time(terms.not_after));
+    line("It may be kept", "保存期限", format!("{} {}", terms.retention_days, lang.pick("days", "天")));
+    line(
+        "It may be passed on",
+        "可否转提供",
+        lang.pick(if terms.onward { "yes" } else { "no" }, if terms.onward { "可以" } else { "不可以" })
+            .to_owned(),
+    );
+    line(
+        "In the countries",
+        "适用法域",
+        terms.jurisdictions.iter().map(|j| country(*j, lang)).collect::<Vec<_>>().join(comma),
+    );
+    line("Legal basis", "法律依据", legal_basis(terms.legal_basis, lang).to_owned());
+    line("Policy version", "政策版本", terms.policy_version.to_string());
+    lines.push(
+        lang.pick(
+            "You may withdraw at any time. Uses made before stand; what was received must then be erased.",
+            "您可以随时撤回。撤回前的使用不受影响，已接收的数据须予删除。",
+        )
+        .to_owned(),
+    );
+    lines.join("\n")
+}
+
+fn contents(genesis: &Genesis, terms: &Grant, items: &[NamedItem], lang: Lang) -> String {
+    let named = terms.items.iter().map(|id| match items.iter().find(|(i, _)| i == id) {
+        Some((_, item)) => {
+            let held_by = institution(genesis, &item.custodian, lang);
+            match lang {
+                Lang::En => format!(
+                    "{} held by {held_by} (item {}/{})",
+                    category(item.category, lang),
+                    item.code,
+                    item.scope
+                ),
+                Lang::Zh => format!(
+                    "{held_by}的{}（目录项 {}/{}）",
+                    category(item.category, lang),
+                    item.code,
+                    item.scope
+                ),
+            }
+        }
+        None => id.to_string(),
+    });
+    let kinds = terms.categories.iter().map(|c| match lang {
+        Lang::En => format!("all {}", category(*c, lang)),
+        Lang::Zh => format!("全部{}", category(*c, lang)),
+    });
+    named.chain(kinds).collect::<Vec<_>>().join(lang.pick("; ", "；"))
+}
+
+fn country(code: u32, lang: Lang) -> String {
+    match code {
+        156 => lang.pick("China", "中国").to_owned(),
+        other => format!("ISO {other:03}"),
+    }
+}
+
+/// The hash by which a grant names the notice that was shown.
+pub fn notice_hash(notice: &str) -> Hash {
+    assent_proto::hash::DOCUMENT.hash(&[notice.as_bytes()])
+}
+
+/// The terms as they are signed once this notice was shown.
+pub fn with_notice(terms: &Grant, notice: &str, lang: Lang) -> Grant {
+    Grant { notice: notice_hash(notice), language: lang.language(), ..terms.clone() }
+}
+
+/// The terms as hexadecimal digits, for a request file.
+pub fn terms_hex(terms: &Grant) -> String {
+    hex::encode(terms.encode())
+}
