@@ -1,2 +1,252 @@
-//! Entry point.
-fn main() {}
+//! assentd's command line: reads arguments, starts the node, turns signals and errors into an end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use assent_genesis::{Genesis, ValidatorPiece};
+use assent_node::api::StatusRequest;
+use assent_node::api::ledger_client::LedgerClient;
+use assent_node::keys::Keys;
+use assent_node::network::peer_id;
+use assent_node::{Config, Node};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use libp2p::Multiaddr;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// A validator of an Assent chain.
+#[derive(Parser)]
+#[command(name = "assentd", version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  assentd init --home /var/lib/assent --chain-id yantai-1 --institution hospital-a > hospital-a.validator.toml
+  assentd run --home /var/lib/assent --genesis genesis.toml --listen /ip4/0.0.0.0/tcp/26650 \\
+      --peer bureau@/ip4/192.0.2.7/tcp/26650
+  assentd status --rpc http://127.0.0.1:26651
+
+Exit codes: 0 done, 1 the node stopped on a fault or a command failed, 2 wrong arguments.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the validator until it is told to stop (SIGTERM or SIGINT; a second one ends it at once).
+    Run(Run),
+    /// Make the node's two keys, and print its public piece for the genesis file.
+    Init(Init),
+    /// Ask a running node how it is.
+    Status(Status),
+    /// Check that the keys, the genesis file and the arguments fit together, without starting.
+    Check(Check),
+}
+
+#[derive(Args)]
+struct Run {
+    /// The node's directory: keys, database, vote log.
+    #[arg(long)]
+    home: PathBuf,
+    /// The founding document.
+    #[arg(long)]
+    genesis: PathBuf,
+    /// Where clients connect.
+    #[arg(long, default_value = "127.0.0.1:26651")]
+    rpc: SocketAddr,
+    /// Where peers connect.
+    #[arg(long, default_value = "/ip4/127.0.0.1/tcp/26650")]
+    listen: Multiaddr,
+    /// A peer to dial, as [INSTITUTION@]MULTIADDRESS; repeat it for more. Without any, the addresses in the
+    /// genesis file are dialled.
+    #[arg(long = "peer", value_name = "PEER")]
+    peers: Vec<String>,
+    /// How to log, on standard error. RUST_LOG chooses what.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Args)]
+struct Init {
+    /// The node's directory; made if it is not there.
+    #[arg(long)]
+    home: PathBuf,
+    /// The chain that the node is for; with --institution it gives the node's piece.
+    #[arg(long, requires = "institution")]
+    chain_id: Option<String>,
+    /// The short name of the institution that runs the node.
+    #[arg(long, requires = "chain_id")]
+    institution: Option<String>,
+    /// Its voting power.
+    #[arg(long, default_value_t = 1)]
+    power: u32,
+    /// The multiaddress by which peers reach it, as a hint in the genesis file.
+    #[arg(long)]
+    listen: Option<Multiaddr>,
+}
+
+#[derive(Args)]
+struct Status {
+    /// The node's public interface.
+    #[arg(long, default_value = "http://127.0.0.1:26651")]
+    rpc: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Check {
+    /// The node's directory.
+    #[arg(long)]
+    home: PathBuf,
+    /// The founding document.
+    #[arg(long)]
+    genesis: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(run) => run_node(run),
+        Command::Init(init) => init_node(init),
+        Command::Status(status) => runtime().and_then(|r| r.block_on(show_status(status))),
+        Command::Check(check) => check_node(check),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("assentd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn run_node(run: Run) -> Result<(), Failure> {
+    start_log(run.log_format);
+    let genesis = Genesis::load(&run.genesis)?;
+    let chain = genesis.chain_id().to_owned();
+    let hash = genesis.hash();
+    let config = Config { home: run.home, genesis, rpc: run.rpc, listen: run.listen, peers: run.peers };
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let stop = stop_signal()?;
+        let node = Node::start(config).await?;
+        tracing::info!(
+            chain, genesis = %hash, version = assent_node::VERSION, rpc = %node.rpc_address(),
+            listen = ?node.addresses(), peer = %node.peer_id(), "ready"
+        );
+        node.run(stop).await?;
+        Ok(())
+    });
+    match &result {
+        Ok(()) => tracing::info!("stopped"),
+        Err(error) => tracing::error!(%error, "stopped on a fault"),
+    }
+    result
+}
+
+fn start_log(format: LogFormat) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,libp2p_gossipsub=error"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// Completes at the first SIGTERM or SIGINT; the second one ends the process at once.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (tell, hear) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        };
+        next().await;
+        tracing::info!("shutting down; a second signal ends at once");
+        // The node may have stopped by itself.
+        let _ = tell.send(());
+        next().await;
+        std::process::exit(130);
+    });
+    Ok(async move {
+        let _ = hear.await;
+    })
+}
+
+fn init_node(init: Init) -> Result<(), Failure> {
+    let keys = Keys::create(&init.home)?;
+    let (consensus, network) = (keys.consensus.public(), keys.network.public());
+    eprintln!("keys made in {}; keep a copy of them where nobody else can read it", init.home.display());
+    eprintln!("peer id  {}", peer_id(&network)?);
+    match (&init.chain_id, &init.institution) {
+        (Some(chain), Some(institution)) => {
+            let listen = init.listen.map(|a| a.to_string());
+            let piece =
+                ValidatorPiece::sign(chain, institution, init.power, &keys.consensus, &keys.network, listen);
+            print!("{}", piece.to_toml());
+        }
+        _ => println!("consensus_key = \"{consensus}\"\nnetwork_key = \"{network}\""),
+    }
+    Ok(())
+}
+
+fn check_node(check: Check) -> Result<(), Failure> {
+    let genesis = Genesis::load(&check.genesis)?;
+    let keys = Keys::load(&check.home)?;
+    println!("chain    {} ({})", genesis.chain_id(), genesis.hash());
+    let node = genesis.nodes().iter().find(|n| n.consensus_key == keys.consensus.public());
+    let Some(node) = node else {
+        return Err(
+            "the consensus key is no validator's in the genesis file: the node would only observe".into()
+        );
+    };
+    if node.network_key != keys.network.public() {
+        return Err("the network key is not the one that the genesis file names for this validator".into());
+    }
+    println!("validator {}\npeer id  {}", node.address(), peer_id(&node.network_key)?);
+    Ok(())
+}
+
+async fn show_status(status: Status) -> Result<(), Failure> {
+    let channel = tonic::transport::Endpoint::from_shared(status.rpc.clone())?;
+    let channel = channel.connect().await.map_err(|e| format!("no node answers at {}: {e}", status.rpc))?;
+    let s = LedgerClient::new(channel).get_status(StatusRequest {}).await?.into_inner();
+    if status.json {
+        let json = serde_json::json!({
+            "genesis": hex::encode(&s.genesis), "validator": s.validator, "institution": s.institution,
+            "height": s.height, "block_time": s.block_time, "round": s.round, "peers": s.peers,
+            "pool_transactions": s.pool_transactions, "pool_bytes": s.pool_bytes,
+            "catching_up": s.catching_up, "version": s.version, "state_root": hex::encode(&s.state_root),
+        });
+        println!("{json:#}");
+        return Ok(());
+    }
+    let who = if s.validator.is_empty() {
+        "observer".into()
+    } else {
+        format!("{} ({})", s.institution, s.validator)
+    };
+    let state = if s.catching_up { "catching up" } else { "in step" };
+    println!("node        {who}, assentd {}", s.version);
+    println!("chain       {}", hex::encode(&s.genesis));
+    println!("height      {}, {state}, round {} of the next", s.height, s.round);
+    println!("state root  {}", hex::encode(&s.state_root));
+    println!("peers       {}", s.peers);
+    println!("pool        {} transactions, {} bytes", s.pool_transactions, s.pool_bytes);
+    Ok(())
+}

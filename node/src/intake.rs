@@ -1,0 +1,219 @@
+//! From bytes to verified transactions: envelopes are gathered into batches and verified on blocking threads.
+//!
+//! Each envelope that gossip brings is verified once; a bounded memory of envelope ids knows the rest. One
+//! that a client submits is verified even so, unless it is known to be bad: the answer must be the pool's. A
+//! full queue answers [`Invalid::Busy`], and drops what gossip brought, which will come again in a proposal.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
+
+use assent_proto::envelope::{ENVELOPE_BYTES_MAX, verify};
+use assent_proto::{Address, BodyId, Envelope, EnvelopeId, GenesisHash, Invalid, VerifiedTx};
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::metrics::Metrics;
+use crate::network::{Command, Commands};
+use crate::runner::{Inbox, Verdict};
+
+/// Envelopes verified in one multiplication.
+const BATCH_MAX: usize = 512;
+/// Envelopes that wait to be verified. At their largest they are 200 MB.
+const QUEUE_MAX: usize = 4096;
+/// Envelope ids remembered, in each of two generations.
+const SEEN_MAX: usize = 1 << 16;
+
+/// An envelope with where it came from.
+struct Job {
+    id: EnvelopeId,
+    bytes: Bytes,
+    origin: Origin,
+}
+
+enum Origin {
+    Submitted(oneshot::Sender<Result<BodyId, Invalid>>),
+    Gossiped(Address),
+}
+
+/// The door to the intake.
+#[derive(Clone)]
+pub struct Intake {
+    jobs: mpsc::Sender<Job>,
+    seen: Arc<Mutex<Seen>>,
+    metrics: Metrics,
+}
+
+/// Starts the gathering task and gives its door.
+pub fn start(genesis: GenesisHash, inbox: Inbox, network: Commands, metrics: Metrics) -> Intake {
+    let (jobs, queue) = mpsc::channel(QUEUE_MAX);
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let threads = available_parallelism().map_or(2, |n| n.get());
+    let worker = Worker { genesis, inbox, network, seen: seen.clone(), metrics: metrics.clone() };
+    tokio::spawn(gather(queue, Arc::new(worker), Arc::new(Semaphore::new(threads))));
+    Intake { jobs, seen, metrics }
+}
+
+impl Intake {
+    /// Verifies a client's envelope and offers it to the pool.
+    pub async fn submit(&self, bytes: Bytes) -> Result<BodyId, Invalid> {
+        let verdict = self.offer(bytes).await;
+        if let Err(reason) = verdict {
+            self.metrics.reject(reason);
+        }
+        verdict
+    }
+
+    async fn offer(&self, bytes: Bytes) -> Result<BodyId, Invalid> {
+        if bytes.len() > ENVELOPE_BYTES_MAX {
+            return Err(Invalid::TooLarge);
+        }
+        let id = Envelope::id(&bytes);
+        if let Some(Some(reason)) = self.lock().get(&id) {
+            return Err(reason);
+        }
+        let (tell, hear) = oneshot::channel();
+        let job = Job { id, bytes, origin: Origin::Submitted(tell) };
+        self.jobs.try_send(job).map_err(|_| Invalid::Busy)?;
+        hear.await.unwrap_or(Err(Invalid::Busy))
+    }
+
+    /// Takes what a validator gossiped.
+    pub fn gossiped(&self, from: Address, envelopes: Vec<Bytes>) {
+        for bytes in envelopes {
+            let id = Envelope::id(&bytes);
+            if self.lock().get(&id).is_some() {
+                continue;
+            }
+            if self.jobs.try_send(Job { id, bytes, origin: Origin::Gossiped(from) }).is_err() {
+                self.metrics.dropped.inc();
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes what waits, up to a batch, and verifies on as many threads as there are cores.
+async fn gather(mut queue: mpsc::Receiver<Job>, worker: Arc<Worker>, threads: Arc<Semaphore>) {
+    loop {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        if queue.recv_many(&mut batch, BATCH_MAX).await == 0 {
+            return;
+        }
+        let Ok(thread) = threads.clone().acquire_owned().await else { return };
+        let worker = worker.clone();
+        tokio::spawn(async move {
+            worker.process(batch).await;
+            drop(thread);
+        });
+    }
+}
+
+struct Worker {
+    genesis: GenesisHash,
+    inbox: Inbox,
+    network: Commands,
+    seen: Arc<Mutex<Seen>>,
+    metrics: Metrics,
+}
+
+impl Worker {
+    async fn process(&self, batch: Vec<Job>) {
+        let bytes: Vec<Bytes> = batch.iter().map(|j| j.bytes.clone()).collect();
+        self.metrics.verified.inc_by(bytes.len() as u64);
+        let genesis = self.genesis;
+        let Ok(verdicts) = tokio::task::spawn_blocking(move || verify(&genesis, &bytes)).await else {
+            return;
+        };
+        let (mut submitted, mut gossiped) = (Vec::new(), Vec::new());
+        for (job, verdict) in batch.into_iter().zip(verdicts) {
+            self.remember(job.id, verdict.as_ref().err().copied());
+            match (job.origin, verdict) {
+                (Origin::Submitted(tell), Ok(tx)) => submitted.push((tx, tell)),
+                (Origin::Gossiped(_), Ok(tx)) => gossiped.push(tx),
+                (Origin::Submitted(tell), Err(reason)) => {
+                    // The client may have gone.
+                    let _ = tell.send(Err(reason));
+                }
+                (Origin::Gossiped(peer), Err(reason)) => self.punish(peer, reason),
+            }
+        }
+        if !gossiped.is_empty() && self.inbox.gossiped(gossiped).await.is_err() {
+            self.metrics.dropped.inc();
+        }
+        if !submitted.is_empty() {
+            self.hand_in(submitted).await;
+        }
+    }
+
+    /// Hands submitted transactions to the pool and its verdicts to those who wait.
+    async fn hand_in(&self, submitted: Vec<(VerifiedTx, oneshot::Sender<Result<BodyId, Invalid>>)>) {
+        let (mut txs, mut waiting) = (Vec::new(), Vec::new());
+        for (tx, client) in submitted {
+            let (tell, hear) = oneshot::channel::<Verdict>();
+            waiting.push((tx.body_id(), client, hear));
+            txs.push((tx, tell));
+        }
+        // If the loop has ended, every `hear` below fails, and the clients hear that it is busy.
+        let _ = self.inbox.submitted(txs).await;
+        for (body, client, hear) in waiting {
+            let _ = client.send(hear.await.unwrap_or(Err(Invalid::Busy)).map(|()| body));
+        }
+    }
+
+    /// A validator that follows the protocol gossips only what it has verified.
+    fn punish(&self, peer: Address, reason: Invalid) {
+        self.metrics.reject(reason);
+        let _ =
+            self.network.send(Command::Punish { peer, what: "gossiped a transaction that does not verify" });
+    }
+
+    fn remember(&self, id: EnvelopeId, verdict: Option<Invalid>) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(id, verdict);
+    }
+}
+
+/// Envelopes that were verified, with what was wrong with them. The older half is forgotten at once.
+#[derive(Default)]
+struct Seen {
+    young: HashMap<EnvelopeId, Option<Invalid>>,
+    old: HashMap<EnvelopeId, Option<Invalid>>,
+}
+
+impl Seen {
+    fn get(&self, id: &EnvelopeId) -> Option<Option<Invalid>> {
+        self.young.get(id).or_else(|| self.old.get(id)).copied()
+    }
+
+    fn insert(&mut self, id: EnvelopeId, verdict: Option<Invalid>) {
+        if self.young.len() >= SEEN_MAX {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(id, verdict);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assent_proto::Hash;
+
+    #[test]
+    fn the_memory_is_bounded_and_keeps_the_newest() {
+        let mut seen = Seen::default();
+        let id = |n: u32| {
+            let mut hash = Hash::ZERO;
+            hash.0[..4].copy_from_slice(&n.to_be_bytes());
+            EnvelopeId(hash)
+        };
+        let count = 3 * SEEN_MAX as u32;
+        (0..count).for_each(|n| seen.insert(id(n), (n % 2 == 0).then_some(Invalid::BadSignature)));
+        assert!(seen.young.len() + seen.old.len() <= 2 * SEEN_MAX);
+        assert_eq!(seen.get(&id(count - 1)), Some(None));
+        assert_eq!(seen.get(&id(count - 2)), Some(Some(Invalid::BadSignature)));
+        assert_eq!(seen.get(&id(0)), None);
+    }
+}

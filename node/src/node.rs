@@ -1,0 +1,215 @@
+//! Puts a node together and takes it apart again: keys, database, replica, network, interface, in the order
+//! in which each needs the one before.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use assent_genesis::Genesis;
+use assent_proto::SecretKey;
+use assent_replica::{Fault, Replica};
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::feed::{Feed, View};
+use crate::intake;
+use crate::keys::{KeyError, Keys, make_home};
+use crate::metrics::Metrics;
+use crate::network::{self, Commands, Directory, Network, NetworkError, parse_peer};
+use crate::rpc::{self, Identity, Service};
+use crate::runner::{self, Inbox, Runner};
+use crate::store::{OpenError, Store};
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its directory: keys, database, vote log.
+    pub home: PathBuf,
+    /// The chain.
+    pub genesis: Genesis,
+    /// Where the public interface listens; port 0 takes a free one.
+    pub rpc: SocketAddr,
+    /// Where peers connect; port 0 takes a free one.
+    pub listen: Multiaddr,
+    /// Whom to dial, as `[INSTITUTION@]MULTIADDRESS`. If there are none, the addresses in the genesis file.
+    pub peers: Vec<String>,
+}
+
+/// Why a node does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Its keys.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// Its database.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// Its database, read for the public interface.
+    #[error(transparent)]
+    Read(#[from] crate::reader::ReadError),
+    /// Its network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The replica found something that it must not go on with.
+    #[error("the validator stopped: {0}")]
+    Fault(#[from] Fault),
+    /// The port of the public interface.
+    #[error("cannot serve on {address}: {error}")]
+    Rpc {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A part of the node panicked.
+    #[error("a part of the node failed: {0}")]
+    Broken(&'static str),
+}
+
+/// A running node.
+pub struct Node {
+    rpc: SocketAddr,
+    addresses: Vec<Multiaddr>,
+    peer_id: PeerId,
+    inbox: Inbox,
+    network: Commands,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    swarm: JoinHandle<()>,
+    ended: oneshot::Receiver<Result<(), Fault>>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Node {
+    /// Opens everything and starts serving.
+    pub async fn start(config: Config) -> Result<Node, NodeError> {
+        make_home(&config.home)?;
+        let keys = Keys::load(&config.home)?;
+        let genesis = &config.genesis;
+        let (metrics, registry) = Metrics::new();
+        let store = Store::open(&config.home, &genesis.hash(), metrics.clone())?;
+        let reader = store.reader();
+        let (inbox, mail) = runner::inbox();
+        let (network, orders) = network::commands();
+        let intake = intake::start(genesis.hash(), inbox.clone(), network.clone(), metrics.clone());
+
+        let outlets =
+            network::Outlets { inbox: inbox.clone(), intake: intake.clone(), metrics: metrics.clone() };
+        let swarm = Network::listen(settings(&config, &keys)?, orders, outlets).await?;
+        let (addresses, peer_id) = (swarm.addresses(), swarm.peer_id());
+        let rpc_error = |error| NodeError::Rpc { address: config.rpc, error };
+        let listener = rpc::bind(config.rpc).await.map_err(rpc_error)?;
+        let rpc = listener.local_addr().map_err(rpc_error)?;
+
+        let identity = identity(genesis, &keys.consensus);
+        if identity.validator.is_empty() {
+            tracing::warn!(
+                "this consensus key is not a validator's in the genesis file: the node only observes"
+            );
+        }
+        let mut clock = Clock::default();
+        let now = clock.now();
+        let (founding, key) = (genesis.clone(), Some(keys.consensus.clone()));
+        let opened = tokio::task::spawn_blocking(move || Replica::open(now, founding, key, store)).await;
+        let (replica, first) = opened.map_err(|_| NodeError::Broken("the replica, while opening"))??;
+        let tip = reader.tip()?;
+        metrics.height.set(tip.as_ref().map_or(0, |t| t.header.height.0));
+        // Opening may have committed blocks besides; what they changed is among `first`, and shown after this.
+        let view = tip.filter(|t| t.header.state_root == replica.state().root());
+        let view = view.map(|certified| View { certified, state: replica.state().clone() });
+        let feed = Arc::new(Feed::new(view));
+
+        let outlets =
+            runner::Outlets { network: network.clone(), feed: feed.clone(), metrics: metrics.clone() };
+        let runner = Runner::new(replica, clock, outlets);
+        let (tell, ended) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("replica".into())
+            .spawn(move || {
+                // Nobody listens any more if the node is being dropped.
+                let _ = tell.send(runner.run(first, mail));
+            })
+            .map_err(|_| NodeError::Broken("starting a thread"))?;
+
+        let swarm = tokio::spawn(swarm.run());
+        let (stop, stopped) = watch::channel(false);
+        let followers = rpc::follower_room();
+        let service = Service { identity, intake, feed, reader, inbox: inbox.clone(), metrics, followers };
+        let server = tokio::spawn(rpc::serve(listener, service, registry, stopped));
+        Ok(Node { rpc, addresses, peer_id, inbox, network, stop, server, swarm, ended, thread })
+    }
+
+    /// Where the public interface listens.
+    pub fn rpc_address(&self) -> SocketAddr {
+        self.rpc
+    }
+
+    /// Where peers connect.
+    pub fn addresses(&self) -> &[Multiaddr] {
+        &self.addresses
+    }
+
+    /// The node's name among peers.
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// Runs until `until` completes or something fails, then shuts down: the interface first, so that nothing
+    /// new comes in, then the loop after its current step, then the network.
+    pub async fn run(mut self, until: impl Future<Output = ()>) -> Result<(), NodeError> {
+        let early = tokio::select! {
+            () = until => None,
+            ended = &mut self.ended => Some(ended),
+        };
+        self.stop.send_replace(true);
+        let result = match early {
+            Some(ended) => ended,
+            None => {
+                self.inbox.stop();
+                (&mut self.ended).await
+            }
+        };
+        self.network.stop().await;
+        // The swarm's end, whatever it was, changes nothing any more; the database closes with the last handle.
+        let _ = self.swarm.await;
+        self.server.abort();
+        let _ = self.server.await;
+        let joined = tokio::task::spawn_blocking(move || self.thread.join().is_ok()).await;
+        match result {
+            Ok(ended) => Ok(ended?),
+            Err(_) => Err(NodeError::Broken("the replica's thread panicked")),
+        }
+        .and(if joined.unwrap_or(false) {
+            Ok(())
+        } else {
+            Err(NodeError::Broken("the replica's thread panicked"))
+        })
+    }
+}
+
+fn settings<'a>(config: &Config, keys: &'a Keys) -> Result<network::Settings<'a>, NodeError> {
+    let genesis = &config.genesis;
+    let own = keys.network.public();
+    let hints = genesis.nodes().iter().filter(|n| n.network_key != own).filter_map(|n| n.listen.clone());
+    let peers = if config.peers.is_empty() { hints.collect() } else { config.peers.clone() };
+    Ok(network::Settings {
+        key: &keys.network,
+        genesis: genesis.hash(),
+        directory: Directory::new(genesis, &own)?,
+        listen: config.listen.clone(),
+        peers: peers.iter().map(|p| parse_peer(genesis, p)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn identity(genesis: &Genesis, key: &SecretKey) -> Identity {
+    let validator = genesis.validators().validators.iter().find(|v| v.key == key.public());
+    let institution = validator.and_then(|v| genesis.institutions().iter().find(|i| i.id == v.institution));
+    Identity {
+        genesis: genesis.hash(),
+        validator: validator.map(|v| v.address().to_string()).unwrap_or_default(),
+        institution: institution.map(|i| i.name_en.clone()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,216 @@
+//! What the public interface reads: final blocks, receipts, events, trails, uses. Reads only, beside the loop.
+//!
+//! Every answer is of final blocks: the writer's batch makes a block visible whole or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use assent_proto::block::{CertifiedHeader, CommitCertificate};
+use assent_proto::evidence::{Claim, EventClaim, Evidence};
+use assent_proto::field::DecodeError;
+use assent_proto::merkle::{self, MerklePath};
+use assent_proto::state::object_hash;
+use assent_proto::{BodyId, Event, Hash, Header, Height, Leaf, ObjectRef, Receipt, wire};
+use bytes::Bytes;
+use rocksdb::{ColumnFamily, DB, Direction, IteratorMode};
+
+use crate::tables::*;
+
+/// The most event leaves kept for proofs, over all cached blocks: 32 bytes each.
+const CACHED_LEAVES_MAX: usize = 1 << 20;
+
+/// Why a read failed: the database is damaged or the disk is.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// RocksDB.
+    #[error("the database: {0}")]
+    Database(#[from] rocksdb::Error),
+    /// A row.
+    #[error("a row of the database does not decode: {0}")]
+    Row(#[from] DecodeError),
+    /// A row that another one points to is not there.
+    #[error("the database lacks {0}")]
+    Lacks(&'static str),
+}
+
+/// A reading handle; a clone shares the caches.
+#[derive(Clone)]
+pub struct Reader {
+    db: Arc<DB>,
+    leaves: Arc<Mutex<LeafCache>>,
+}
+
+/// The leaves over which recent blocks' event roots stand.
+#[derive(Default)]
+struct LeafCache {
+    blocks: BTreeMap<Height, Arc<Vec<Hash>>>,
+    held: usize,
+}
+
+impl Reader {
+    pub(crate) fn new(db: Arc<DB>) -> Reader {
+        Reader { db, leaves: Arc::default() }
+    }
+
+    /// The newest final height; 0 before the first block.
+    pub fn height(&self) -> Result<Height, ReadError> {
+        Ok(self.tip()?.map_or(Height(0), |t| t.header.height))
+    }
+
+    /// The newest certified header.
+    pub fn tip(&self) -> Result<Option<CertifiedHeader>, ReadError> {
+        self.get(META, KEY_TIP)?.map(|b| Ok(decode(b)?)).transpose()
+    }
+
+    /// A block's bytes with its certificate.
+    pub fn block(&self, height: Height) -> Result<Option<(Bytes, CommitCertificate)>, ReadError> {
+        let Some(block) = self.get(BLOCKS, &height_key(height))? else { return Ok(None) };
+        Ok(Some((block, self.certificate(height)?)))
+    }
+
+    /// A final header with its certificate.
+    pub fn certified(&self, height: Height) -> Result<Option<CertifiedHeader>, ReadError> {
+        let Some(header) = self.get(HEADERS, &height_key(height))? else { return Ok(None) };
+        let header: Header = decode(header)?;
+        Ok(Some(CertifiedHeader { header, certificate: self.certificate(height)? }))
+    }
+
+    fn certificate(&self, height: Height) -> Result<CommitCertificate, ReadError> {
+        let bytes = self.get(CERTIFICATES, &height_key(height))?;
+        Ok(decode(bytes.ok_or(ReadError::Lacks("a certificate"))?)?)
+    }
+
+    /// What became of a body.
+    pub fn receipt(&self, body: &BodyId) -> Result<Option<Receipt>, ReadError> {
+        self.get(RECEIPTS, body.as_bytes())?.map(|b| Ok(decode(b)?)).transpose()
+    }
+
+    /// The signed bytes of a transaction.
+    pub fn envelope(&self, height: Height, transaction: u32) -> Result<Bytes, ReadError> {
+        let block = self.get(BLOCKS, &height_key(height))?.ok_or(ReadError::Lacks("a block"))?;
+        let block = <wire::Block as prost::Message>::decode(block).map_err(|_| DecodeError::Malformed)?;
+        let bytes = block.transactions.get(transaction as usize);
+        // A copy, so that one envelope does not keep its whole block in memory.
+        bytes.map(|b| Bytes::copy_from_slice(b)).ok_or(ReadError::Lacks("a transaction"))
+    }
+
+    /// All events of a block.
+    pub fn events(&self, height: Height) -> Result<Vec<Event>, ReadError> {
+        let mut events = Vec::new();
+        let from = place_key(height, 0);
+        for row in self.db.iterator_cf(self.table(EVENTS), IteratorMode::From(&from, Direction::Forward)) {
+            let (key, value) = row?;
+            match read_place(&key) {
+                Some((h, _)) if h == height => events.push(decode(value.into_vec().into())?),
+                _ => break,
+            }
+        }
+        Ok(events)
+    }
+
+    fn event(&self, place: &[u8]) -> Result<Event, ReadError> {
+        let bytes = self.get(EVENTS, place)?.ok_or(ReadError::Lacks("an event"))?;
+        Ok(decode(bytes)?)
+    }
+
+    /// The first `length` events of a trail.
+    pub fn trail(&self, trail: &ObjectRef, length: u64) -> Result<Vec<Event>, ReadError> {
+        let mut events = Vec::new();
+        let from = trail_key(trail, 0);
+        let rows = self.db.iterator_cf(self.table(TRAILS), IteratorMode::From(&from, Direction::Forward));
+        for row in rows.take(usize::try_from(length).unwrap_or(usize::MAX)) {
+            let (key, place) = row?;
+            if key.get(..33) != Some(&from[..33]) {
+                break;
+            }
+            events.push(self.event(&place)?);
+        }
+        Ok(events)
+    }
+
+    /// Bodies that used the record, permit or product, in chain order, at most `max`.
+    pub fn uses(&self, id: &Hash, max: usize) -> Result<Vec<Bytes>, ReadError> {
+        let mut bodies = Vec::new();
+        let from = use_key(id.as_bytes(), Height(0), 0);
+        for row in
+            self.db.iterator_cf(self.table(USES), IteratorMode::From(&from, Direction::Forward)).take(max)
+        {
+            let (key, body) = row?;
+            if key.get(..32) != Some(id.as_bytes()) {
+                break;
+            }
+            bodies.push(body.into_vec().into());
+        }
+        Ok(bodies)
+    }
+
+    /// The newest leaf of an object.
+    pub fn leaf(&self, object: &ObjectRef) -> Result<Option<Leaf>, ReadError> {
+        self.get(LEAVES, &object.key())?.map(|b| Ok(decode(b)?)).transpose()
+    }
+
+    /// Evidence for each event of a transaction, with its signed bytes and, as long as the object has not
+    /// changed since, the object after the event.
+    pub fn evidence(&self, receipt: &Receipt, envelope: &Bytes) -> Result<Vec<Evidence>, ReadError> {
+        let anchor = self.certified(receipt.height)?.ok_or(ReadError::Lacks("a header"))?;
+        let leaves = self.event_leaves(receipt.height)?;
+        let mut evidence = Vec::new();
+        for index in receipt.first_event..receipt.first_event.saturating_add(receipt.events) {
+            if index as usize >= leaves.len() {
+                return Err(ReadError::Lacks("an event"));
+            }
+            let event = self.event(&place_key(receipt.height, index))?;
+            let siblings = merkle::path(&leaves, index as usize);
+            let claim = EventClaim {
+                path: MerklePath { index, count: leaves.len() as u32, siblings: siblings.try_into()? },
+                content: self.content_after(&event)?,
+                event,
+                envelope: Some(envelope.clone()),
+            };
+            evidence.push(Evidence { anchor: anchor.clone(), claim: Claim::Event(Box::new(claim)) });
+        }
+        Ok(evidence)
+    }
+
+    fn content_after(&self, event: &Event) -> Result<Option<Bytes>, ReadError> {
+        let core = &event.core;
+        let leaf = self.leaf(&core.object)?;
+        Ok(leaf.map(|l| l.content).filter(|c| object_hash(&core.object, c) == core.object_hash))
+    }
+
+    /// The leaves under a block's events root.
+    fn event_leaves(&self, height: Height) -> Result<Arc<Vec<Hash>>, ReadError> {
+        if let Some(leaves) = self.cache().blocks.get(&height) {
+            return Ok(leaves.clone());
+        }
+        let leaves: Arc<Vec<Hash>> = Arc::new(self.events(height)?.iter().map(Event::leaf).collect());
+        self.cache().keep(height, leaves.clone());
+        Ok(leaves)
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, LeafCache> {
+        self.leaves.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn get(&self, table: &str, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
+        Ok(self.db.get_cf(self.table(table), key)?.map(Bytes::from))
+    }
+
+    fn table(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("every table is opened with the database")
+    }
+}
+
+impl LeafCache {
+    /// Adds a block and drops the lowest ones beyond the bound.
+    fn keep(&mut self, height: Height, leaves: Arc<Vec<Hash>>) {
+        if let Some(old) = self.blocks.insert(height, leaves.clone()) {
+            self.held -= old.len();
+        }
+        self.held += leaves.len();
+        while self.held > CACHED_LEAVES_MAX {
+            let Some((_, dropped)) = self.blocks.pop_first() else { break };
+            self.held -= dropped.len();
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! The public interface: the gRPC service of `rpc.proto`, and what else the same port serves.
+//!
+//! Answers are final blocks and proofs; a refusal is a status whose metadata name its code. Database reads run
+//! on blocking threads. Nothing here decides whether a transaction is good: [`crate::intake`] and the pool do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use assent_proto::envelope::ENVELOPE_BYTES_MAX;
+use assent_proto::evidence::{AbsenceClaim, Claim, Evidence, StateClaim, TRAIL_EVENTS_MAX, TrailClaim};
+use assent_proto::field::{Element, Message};
+use assent_proto::{BodyId, GenesisHash, Hash, Height, Invalid, ObjectRef, Receipt, wire};
+use axum::extract::{Request, State as Shared};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+
+use crate::api::ledger_server::{Ledger, LedgerServer};
+use crate::api::{self, TransactionStatus, Wait};
+use crate::feed::{Feed, Outcome, View};
+use crate::intake::Intake;
+use crate::metrics::Metrics;
+use crate::reader::{ReadError, Reader};
+use crate::runner::Inbox;
+
+/// How long a call waits for finality.
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
+/// When a busy node is to be asked again, ms.
+const RETRY_AFTER_MS: u64 = 250;
+/// The most bytes of a request: an envelope that is somewhat too large is told so by its code.
+const REQUEST_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + (64 << 10);
+/// The most body ids in one answer.
+const USES_MAX: usize = 100_000;
+/// Streams of events at one time.
+const FOLLOWERS_MAX: usize = 256;
+/// Blocks of events that a stream holds ready.
+const FOLLOW_AHEAD: usize = 4;
+/// Calls of one connection at one time.
+const CALLS_PER_CONNECTION_MAX: usize = 1024;
+
+/// What never changes while the node runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The chain.
+    pub genesis: GenesisHash,
+    /// The validator's address in hexadecimal digits; empty for an observer.
+    pub validator: String,
+    /// The institution's name in the genesis file.
+    pub institution: String,
+}
+
+/// What the service asks.
+#[derive(Clone)]
+pub struct Service {
+    /// Who the node is.
+    pub identity: Identity,
+    /// Takes transactions.
+    pub intake: Intake,
+    /// The newest state, and the fates of transactions.
+    pub feed: Arc<Feed>,
+    /// Final blocks.
+    pub reader: Reader,
+    /// How the replica is.
+    pub inbox: Inbox,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Room for streams of events.
+    pub followers: Arc<Semaphore>,
+}
+
+/// Room for streams of events.
+pub fn follower_room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(FOLLOWERS_MAX))
+}
+
+#[tonic::async_trait]
+impl Ledger for Service {
+    async fn submit(
+        &self,
+        request: tonic::Request<api::SubmitRequest>,
+    ) -> Result<tonic::Response<api::SubmitReply>, Status> {
+        let request = request.into_inner();
+        let begun = Instant::now();
+        let wait = Wait::try_from(request.wait).map_err(|_| Status::invalid_argument("wait is unknown"))?;
+        let body = self.intake.submit(request.envelope).await.map_err(refusal)?;
+        let receipt = match wait {
+            Wait::Unspecified | Wait::Accepted => None,
+            Wait::Final => {
+                let receipt = self.until_final(body).await?;
+                Metrics::observe(&self.metrics.finality, begun.elapsed());
+                Some(receipt.write())
+            }
+        };
+        Ok(tonic::Response::new(api::SubmitReply { body_id: body.write(), receipt }))
+    }
+
+    async fn get_transaction(
+        &self,
+        request: tonic::Request<api::TransactionRequest>,
+    ) -> Result<tonic::Response<api::TransactionReply>, Status> {
+        let request = request.into_inner();
+        let body: BodyId = argument(request.body_id, "body_id")?;
+        let mut receipt = self.receipt(body).await?;
+        if receipt.is_none() && request.wait {
+            receipt = Some(self.until_final(body).await?);
+        }
+        let reply = match receipt {
+            Some(receipt) => self.final_transaction(receipt).await?,
+            None => {
+                let pending = self.feed.is_pending(&body);
+                let status = if pending { TransactionStatus::Pending } else { TransactionStatus::Unknown };
+                transaction_reply(status)
+            }
+        };
+        Ok(tonic::Response::new(reply))
+    }
+
+    async fn get_object(
+        &self,
+        request: tonic::Request<api::ObjectRequest>,
+    ) -> Result<tonic::Response<api::EvidenceReply>, Status> {
+        let object = object(request.into_inner())?;
+        let view = self.view()?;
+        let claim = match view.state.prove(&object) {
+            (Some(leaf), proof) => Claim::State(StateClaim { leaf, proof }),
+            (None, proof) => Claim::Absence(AbsenceClaim { object, proof }),
+        };
+        Ok(evidence_reply(&view, claim))
+    }
+
+    async fn get_trail(
+        &self,
+        request: tonic::Request<api::ObjectRequest>,
+    ) -> Result<tonic::Response<api::EvidenceReply>, Status> {
+        let object = object(request.into_inner())?;
+        let view = self.view()?;
+        let claim = match view.state.prove(&object) {
+            (None, proof) => Claim::Absence(AbsenceClaim { object, proof }),
+            (Some(leaf), proof) => {
+                let length = leaf.trail.length;
+                if length > TRAIL_EVENTS_MAX as u64 {
+                    return Err(Status::resource_exhausted(format!(
+                        "the trail has {length} events, too many for one answer"
+                    )));
+                }
+                let events = self.read(move |r| r.trail(&object, length)).await?;
+                let events = events
+                    .try_into()
+                    .map_err(|_| Status::internal("a trail is longer than its leaf says"))?;
+                Claim::Trail(TrailClaim { leaf, proof, events })
+            }
+        };
+        Ok(evidence_reply(&view, claim))
+    }
+
+    async fn get_block(
+        &self,
+        request: tonic::Request<api::BlockRequest>,
+    ) -> Result<tonic::Response<api::BlockReply>, Status> {
+        let asked = request.into_inner().height;
+        let found = self
+            .read(move |r| {
+                let height = if asked == 0 { r.height()? } else { Height(asked) };
+                r.block(height)
+            })
+            .await?;
+        let (block, certificate) =
+            found.ok_or_else(|| Status::not_found("there is no final block at this height"))?;
+        Ok(tonic::Response::new(api::BlockReply { block, certificate: Some(certificate.write()) }))
+    }
+
+    type FollowStream = ReceiverStream<Result<api::BlockEvents, Status>>;
+
+    async fn follow(
+        &self,
+        request: tonic::Request<api::FollowRequest>,
+    ) -> Result<tonic::Response<Self::FollowStream>, Status> {
+        let api::FollowRequest { from_height, to_height } = request.into_inner();
+        if from_height == 0 || (to_height != 0 && to_height < from_height) {
+            return Err(Status::invalid_argument(
+                "heights run from 1, and to_height is not below from_height",
+            ));
+        }
+        let room = self.followers.clone().try_acquire_owned();
+        let room = room.map_err(|_| busy("too many streams of events"))?;
+        let (send, receive) = mpsc::channel(FOLLOW_AHEAD);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let last = if to_height == 0 { u64::MAX } else { to_height };
+            if let Err(status) = service.feed_follower(from_height, last, &send).await {
+                // The follower may have gone.
+                let _ = send.send(Err(status)).await;
+            }
+            drop(room);
+        });
+        Ok(tonic::Response::new(ReceiverStream::new(receive)))
+    }
+
+    async fn get_uses(
+        &self,
+        request: tonic::Request<api::UsesRequest>,
+    ) -> Result<tonic::Response<api::UsesReply>, Status> {
+        let id: Hash = argument(request.into_inner().id, "id")?;
+        let body_ids = self.read(move |r| r.uses(&id, USES_MAX + 1)).await?;
+        if body_ids.len() > USES_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "more than {USES_MAX} uses, too many for one answer"
+            )));
+        }
+        Ok(tonic::Response::new(api::UsesReply { body_ids }))
+    }
+
+    async fn get_status(
+        &self,
+        _: tonic::Request<api::StatusRequest>,
+    ) -> Result<tonic::Response<api::StatusReply>, Status> {
+        let status = self.replica_status().await?;
+        let identity = &self.identity;
+        Ok(tonic::Response::new(api::StatusReply {
+            genesis: identity.genesis.write(),
+            validator: identity.validator.clone(),
+            institution: identity.institution.clone(),
+            height: status.height.0,
+            block_time: status.time.0,
+            round: status.round,
+            peers: self.metrics.peers.get() as u32,
+            pool_transactions: status.pool_transactions as u32,
+            pool_bytes: status.pool_bytes as u64,
+            catching_up: status.catching_up,
+            version: crate::VERSION.into(),
+            state_root: status.state_root.write(),
+        }))
+    }
+}
+
+impl Service {
+    fn view(&self) -> Result<Arc<View>, Status> {
+        self.feed.view().ok_or_else(|| Status::unavailable("there is no final block yet"))
+    }
+
+    /// Reads the database on a blocking thread.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let reader = self.reader.clone();
+        let answer = tokio::task::spawn_blocking(move || read(&reader)).await;
+        let answer = answer.map_err(|_| Status::internal("the node failed; see its log"))?;
+        answer.map_err(|error| {
+            tracing::error!(%error, "reading for a client failed");
+            Status::internal("the node's database failed; see its log")
+        })
+    }
+
+    async fn receipt(&self, body: BodyId) -> Result<Option<Receipt>, Status> {
+        self.read(move |r| r.receipt(&body)).await
+    }
+
+    /// Waits for a body's receipt. Hears first and reads then, so that nothing falls between.
+    async fn until_final(&self, body: BodyId) -> Result<Receipt, Status> {
+        let hear: oneshot::Receiver<Outcome> = self.feed.wait(body);
+        if let Some(receipt) = self.receipt(body).await? {
+            return Ok(receipt);
+        }
+        match tokio::time::timeout(WAIT_MAX, hear).await {
+            Ok(Ok(Ok(receipt))) => Ok(receipt),
+            Ok(Ok(Err(reason))) => Err(refusal(reason)),
+            Ok(Err(_)) => {
+                Err(Status::unavailable("the node is shutting down; the transaction may still become final"))
+            }
+            Err(_) => Err(Status::deadline_exceeded(
+                "not final within 30 seconds; it may still become final until it expires: ask for it again",
+            )),
+        }
+    }
+
+    async fn final_transaction(&self, receipt: Receipt) -> Result<api::TransactionReply, Status> {
+        self.read(move |r| {
+            let envelope = r.envelope(receipt.height, receipt.transaction)?;
+            let evidence = r.evidence(&receipt, &envelope)?;
+            Ok(api::TransactionReply {
+                status: TransactionStatus::Final.into(),
+                receipt: Some(receipt.write()),
+                envelope,
+                evidence: evidence.iter().map(Message::encode).collect(),
+            })
+        })
+        .await
+    }
+
+    /// Sends block after block as fast as the follower takes them, then each new one.
+    async fn feed_follower(
+        &self,
+        from: u64,
+        to: u64,
+        send: &mpsc::Sender<Result<api::BlockEvents, Status>>,
+    ) -> Result<(), Status> {
+        let mut news = self.feed.watch();
+        let mut next = Height(from);
+        while next.0 <= to {
+            let newest = news.borrow_and_update().as_ref().map_or(Height(0), |v| v.certified.header.height);
+            if newest < next {
+                tokio::select! {
+                    changed = news.changed() => if changed.is_err() { return Ok(()) },
+                    () = send.closed() => return Ok(()),
+                }
+                continue;
+            }
+            let block = self.read(move |r| block_events(r, next)).await?;
+            if send.send(Ok(block)).await.is_err() {
+                return Ok(());
+            }
+            next = next.next();
+        }
+        Ok(())
+    }
+
+    async fn replica_status(&self) -> Result<assent_replica::Status, Status> {
+        let status = tokio::time::timeout(Duration::from_secs(5), self.inbox.status()).await;
+        match status {
+            Ok(Ok(status)) => Ok(status),
+            _ => Err(Status::unavailable(
+                "the validator does not answer; it may be catching up or shutting down",
+            )),
+        }
+    }
+}
+
+fn block_events(reader: &Reader, height: Height) -> Result<api::BlockEvents, ReadError> {
+    let header = reader.certified(height)?.ok_or(ReadError::Lacks("a header"))?;
+    let events = reader.events(height)?.iter().map(Element::write).collect();
+    Ok(api::BlockEvents { header: Some(header.write()), events })
+}
+
+fn transaction_reply(status: TransactionStatus) -> api::TransactionReply {
+    api::TransactionReply {
+        status: status.into(),
+        receipt: None,
+        envelope: Bytes::new(),
+        evidence: Vec::new(),
+    }
+}
+
+fn evidence_reply(view: &View, claim: Claim) -> tonic::Response<api::EvidenceReply> {
+    let evidence = Evidence { anchor: view.certified.clone(), claim };
+    tonic::Response::new(api::EvidenceReply { evidence: evidence.encode() })
+}
+
+fn argument<T: Element<Wire = Bytes>>(bytes: Bytes, name: &'static str) -> Result<T, Status> {
+    T::read(bytes, name).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+fn object(request: api::ObjectRequest) -> Result<ObjectRef, Status> {
+    let object: wire::ObjectRef =
+        request.object.ok_or_else(|| Status::invalid_argument("object is missing"))?;
+    ObjectRef::read(object, "object").map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+/// A refusal as a status that carries its code.
+pub fn refusal(reason: Invalid) -> Status {
+    let code = match reason {
+        Invalid::Malformed
+        | Invalid::NotCanonical
+        | Invalid::TooLarge
+        | Invalid::OutOfBounds
+        | Invalid::WrongChain
+        | Invalid::BadKey => Code::InvalidArgument,
+        Invalid::MissingSignature | Invalid::BadSignature | Invalid::UnknownAuthor | Invalid::WrongKey => {
+            Code::PermissionDenied
+        }
+        Invalid::Expired | Invalid::TooFarAhead => Code::FailedPrecondition,
+        Invalid::Replay => Code::AlreadyExists,
+        Invalid::Busy => Code::ResourceExhausted,
+    };
+    let mut metadata = MetadataMap::new();
+    metadata.insert("assent-code", reason.number().into());
+    metadata.insert("assent-name", tonic::metadata::MetadataValue::from_static(reason.name()));
+    if reason == Invalid::Busy {
+        metadata.insert("retry-after-ms", RETRY_AFTER_MS.into());
+    }
+    Status::with_metadata(code, reason.english(), metadata)
+}
+
+fn busy(what: &str) -> Status {
+    let refusal = refusal(Invalid::Busy);
+    Status::with_metadata(refusal.code(), what, refusal.metadata().clone())
+}
+
+/// What the routes beside the service need.
+#[derive(Clone)]
+struct Pages {
+    service: Service,
+    registry: Arc<Registry>,
+}
+
+/// Serves everything on one port until `stop` is set; then lets running calls end.
+pub async fn serve(
+    listener: TcpListener,
+    service: Service,
+    registry: Registry,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), tonic::transport::Error> {
+    let pages = Pages { service: service.clone(), registry: Arc::new(registry) };
+    let ledger = LedgerServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<LedgerServer<Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(api::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors are the build's own");
+    let mut routes = Routes::new(ledger).add_service(health_service).add_service(reflection);
+    let router = std::mem::take(routes.axum_router_mut())
+        .layer(middleware::from_fn(name_oversize))
+        .route("/metrics", get(metrics_page).with_state(pages.clone()))
+        .route("/health", get(health_page).with_state(pages));
+    tonic::transport::Server::builder()
+        .accept_http1(true)
+        .tcp_nodelay(true)
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .add_routes(Routes::from(router))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            // The sender is gone when the node is.
+            let _ = stop.wait_for(|stop| *stop).await;
+        })
+        .await
+}
+
+/// A request beyond [`REQUEST_BYTES_MAX`] is refused before the service sees it; its refusal gets the code too.
+async fn name_oversize(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    let oversize = headers.get("grpc-status").is_some_and(|s| s == "11");
+    if oversize && !headers.contains_key("assent-code") {
+        headers.insert("assent-code", HeaderValue::from(Invalid::TooLarge.number()));
+        headers.insert("assent-name", HeaderValue::from_static(Invalid::TooLarge.name()));
+    }
+    response
+}
+
+async fn metrics_page(Shared(pages): Shared<Pages>) -> Response {
+    if let Ok(status) = pages.service.replica_status().await {
+        let metrics = &pages.service.metrics;
+        metrics.height.set(status.height.0);
+        metrics.round.set(u64::from(status.round));
+        metrics.pool_transactions.set(status.pool_transactions as u64);
+        metrics.pool_bytes.set(status.pool_bytes as u64);
+    }
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &pages.registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn health_page(Shared(pages): Shared<Pages>) -> Response {
+    match pages.service.replica_status().await {
+        Ok(s) => axum::Json(serde_json::json!({
+            "status": "ok",
+            "height": s.height.0,
+            "catching_up": s.catching_up,
+            "peers": pages.service.metrics.peers.get(),
+        }))
+        .into_response(),
+        Err(status) => {
+            let body = axum::Json(serde_json::json!({ "status": "failed", "error": status.message() }));
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+        }
+    }
+}
+
+/// Binds the port.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}

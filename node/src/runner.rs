@@ -1,0 +1,262 @@
+//! The one thread that owns the replica. Everything else sends it messages and hears its outputs.
+//!
+//! It waits for nobody: outputs go into bounded queues that drop at the brim and count it, since a validator
+//! that waits for its network could wait for itself. Signing, syncing and committing happen in here, in the
+//! replica's order. No rule of the chain stands here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use assent_proto::{Address, BodyId, Invalid, TimeMs, VerifiedTx};
+use assent_replica::{Fault, Input, Output, PeerMessage, Replica, Status};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::clock::Clock;
+use crate::feed::Feed;
+use crate::metrics::Metrics;
+use crate::network::{Command, Commands};
+use crate::store::Store;
+
+/// The most bytes of peers' messages that wait for the loop.
+const PEER_BYTES_MAX: u32 = 96 << 20;
+/// Counted for each message besides its bytes, so that small ones are bounded too.
+const MESSAGE_BYTES: u32 = 4 << 10;
+/// The most transactions that wait for the loop.
+const TRANSACTIONS_MAX: u32 = 16 << 10;
+/// How long the loop sleeps when the replica names no time.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What the pool said to a submitted transaction.
+pub type Verdict = Result<(), Invalid>;
+
+/// What the loop is told.
+enum Message {
+    Peer { from: Address, message: PeerMessage, _room: OwnedSemaphorePermit },
+    Up(Address),
+    Down(Address),
+    Gossiped { txs: Vec<VerifiedTx>, _room: OwnedSemaphorePermit },
+    Submitted { txs: Vec<(VerifiedTx, oneshot::Sender<Verdict>)>, _room: OwnedSemaphorePermit },
+    Status(oneshot::Sender<Status>),
+    Stop,
+}
+
+/// The door to the loop. What peers and clients send needs room in it; control messages always pass.
+#[derive(Clone)]
+pub struct Inbox {
+    door: mpsc::Sender<Message>,
+    peer_room: Arc<Semaphore>,
+    tx_room: Arc<Semaphore>,
+}
+
+/// The loop's end of the door.
+pub struct Mail(mpsc::Receiver<Message>);
+
+/// A new door.
+pub fn inbox() -> (Inbox, Mail) {
+    let (door, mail) = mpsc::channel();
+    let room = |n: u32| Arc::new(Semaphore::new(n as usize));
+    (Inbox { door, peer_room: room(PEER_BYTES_MAX), tx_room: room(TRANSACTIONS_MAX) }, Mail(mail))
+}
+
+/// Nothing more can be told: the loop is full, or has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+impl Inbox {
+    /// Hands over a peer's message of `bytes` bytes.
+    pub fn peer(&self, from: Address, message: PeerMessage, bytes: usize) -> Result<(), NoRoom> {
+        let size = u32::try_from(bytes).map_err(|_| NoRoom)?.saturating_add(MESSAGE_BYTES);
+        let room = self.peer_room.clone().try_acquire_many_owned(size).map_err(|_| NoRoom)?;
+        self.send(Message::Peer { from, message, _room: room })
+    }
+
+    /// A validator is connected.
+    pub fn up(&self, peer: Address) {
+        // The loop has ended if this fails, and the node with it.
+        let _ = self.send(Message::Up(peer));
+    }
+
+    /// A validator is gone.
+    pub fn down(&self, peer: Address) {
+        let _ = self.send(Message::Down(peer));
+    }
+
+    /// Hands over gossiped transactions; waits for room.
+    pub async fn gossiped(&self, txs: Vec<VerifiedTx>) -> Result<(), NoRoom> {
+        let room = self.room(txs.len()).await?;
+        self.send(Message::Gossiped { txs, _room: room })
+    }
+
+    /// Hands over submitted transactions; waits for room.
+    pub async fn submitted(&self, txs: Vec<(VerifiedTx, oneshot::Sender<Verdict>)>) -> Result<(), NoRoom> {
+        let room = self.room(txs.len()).await?;
+        self.send(Message::Submitted { txs, _room: room })
+    }
+
+    /// How the replica is.
+    pub async fn status(&self) -> Result<Status, NoRoom> {
+        let (tell, hear) = oneshot::channel();
+        self.send(Message::Status(tell))?;
+        hear.await.map_err(|_| NoRoom)
+    }
+
+    /// Ends the loop after what it is doing.
+    pub fn stop(&self) {
+        let _ = self.send(Message::Stop);
+    }
+
+    async fn room(&self, txs: usize) -> Result<OwnedSemaphorePermit, NoRoom> {
+        let n = u32::try_from(txs).map_err(|_| NoRoom)?.min(TRANSACTIONS_MAX);
+        self.tx_room.clone().acquire_many_owned(n).await.map_err(|_| NoRoom)
+    }
+
+    fn send(&self, message: Message) -> Result<(), NoRoom> {
+        self.door.send(message).map_err(|_| NoRoom)
+    }
+}
+
+/// Whom the loop tells.
+pub struct Outlets {
+    /// The network task.
+    pub network: Commands,
+    /// The public interface.
+    pub feed: Arc<Feed>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// The loop.
+pub struct Runner {
+    replica: Replica<Store>,
+    clock: Clock,
+    outlets: Outlets,
+    last_commit: Option<Instant>,
+}
+
+impl Runner {
+    /// A loop around a replica.
+    pub fn new(replica: Replica<Store>, clock: Clock, outlets: Outlets) -> Runner {
+        Runner { replica, clock, outlets, last_commit: None }
+    }
+
+    /// Runs until it is told to stop or the replica faults. `first` is what opening the replica gave.
+    pub fn run(mut self, first: Vec<Output>, mail: Mail) -> Result<(), Fault> {
+        self.tell(first);
+        loop {
+            let message = match mail.0.recv_timeout(self.wake()?) {
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => continue,
+            };
+            self.take(message)?;
+        }
+    }
+
+    /// Fires what is due and says how long nothing will be.
+    fn wake(&mut self) -> Result<Duration, Fault> {
+        if self.replica.next_wake().is_some_and(|at| at <= self.clock.now()) {
+            self.step(Input::Wake)?;
+        }
+        let now = self.clock.now();
+        Ok(self.replica.next_wake().map_or(IDLE, |at| until(now, at)))
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), Fault> {
+        match message {
+            Message::Peer { from, message, _room } => self.step(Input::Peer { from, message }),
+            Message::Up(peer) => self.step(Input::PeerUp(peer)),
+            Message::Down(peer) => self.step(Input::PeerDown(peer)),
+            Message::Gossiped { txs, _room } => self.pool(txs, Vec::new()),
+            Message::Submitted { txs, _room } => {
+                let (txs, replies) = txs.into_iter().unzip();
+                self.pool(txs, replies)
+            }
+            Message::Status(tell) => {
+                // Whoever asked may have gone.
+                let _ = tell.send(self.replica.status());
+                Ok(())
+            }
+            Message::Stop => Ok(()),
+        }
+    }
+
+    fn step(&mut self, input: Input) -> Result<(), Fault> {
+        let now = self.clock.now();
+        let outputs = self.replica.step(now, input)?;
+        self.tell(outputs);
+        Ok(())
+    }
+
+    /// Hands transactions to the pool and tells each submitter, in the order of `replies`, what it said.
+    fn pool(&mut self, txs: Vec<VerifiedTx>, replies: Vec<oneshot::Sender<Verdict>>) -> Result<(), Fault> {
+        let bodies: Vec<BodyId> = txs.iter().map(VerifiedTx::body_id).collect();
+        self.outlets.feed.accepted(txs.iter());
+        let now = self.clock.now();
+        let outputs = self.replica.step(now, Input::Transactions { txs, gossip: !replies.is_empty() })?;
+        let refused: HashMap<BodyId, Invalid> = outputs.iter().filter_map(refusal).collect();
+        self.tell(outputs);
+        for (body, reply) in bodies.iter().zip(replies) {
+            let _ = reply.send(refused.get(body).map_or(Ok(()), |reason| Err(*reason)));
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Broadcast(message) => self.send(Command::Broadcast(message)),
+                Output::Send { to, message } => self.send(Command::Send { to, message }),
+                Output::Misbehaved { peer, what } => self.send(Command::Punish { peer, what }),
+                Output::Refused { body, reason } => {
+                    self.outlets.metrics.reject(reason);
+                    self.outlets.feed.refused(&body, reason);
+                }
+                Output::Committed(commit, state) => self.committed(&commit, state),
+            }
+        }
+    }
+
+    fn send(&self, command: Command) {
+        if self.outlets.network.send(command).is_err() {
+            self.outlets.metrics.dropped.inc();
+        }
+    }
+
+    fn committed(&mut self, commit: &assent_replica::Commit, state: assent_ledger::State) {
+        let (header, certificate) = (&commit.certified.header, &commit.certified.certificate);
+        let denied = commit.receipts.iter().filter(|r| r.code != 0).count();
+        let metrics = &self.outlets.metrics;
+        metrics.height.set(header.height.0);
+        metrics.transactions.inc_by(commit.receipts.len() as u64);
+        metrics.denied.inc_by(denied as u64);
+        if let Some(last) = self.last_commit.replace(Instant::now()) {
+            Metrics::observe(&metrics.block_interval, last.elapsed());
+        }
+        tracing::info!(
+            height = header.height.0,
+            round = certificate.round,
+            transactions = commit.receipts.len(),
+            denied,
+            events = commit.events.len(),
+            builder = %header.builder,
+            signers = certificate.signatures.len(),
+            "block is final"
+        );
+        self.outlets.feed.committed(commit, state);
+    }
+}
+
+fn refusal(output: &Output) -> Option<(BodyId, Invalid)> {
+    match output {
+        Output::Refused { body, reason } => Some((*body, *reason)),
+        _ => None,
+    }
+}
+
+/// How long from `now` until `at`; at least a millisecond, so that a replica that asks again and again to be
+/// woken at once cannot take the whole core.
+fn until(now: TimeMs, at: TimeMs) -> Duration {
+    Duration::from_millis(at.0.saturating_sub(now.0).max(1)).min(IDLE)
+}

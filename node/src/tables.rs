@@ -1,0 +1,109 @@
+//! How the database is laid out: column families and keys. Numbers are big-endian, so that the order of the
+//! keys is the order of the chain. Writing is [`crate::store`]'s, reading [`crate::reader`]'s.
+
+use assent_proto::field::{DecodeError, Element};
+use assent_proto::{Height, ObjectRef};
+use bytes::Bytes;
+use rocksdb::{ColumnFamilyDescriptor, DBCompressionType, Options};
+
+/// Names the chain, the layout and the tip.
+pub(crate) const META: &str = "meta";
+/// Height to header.
+pub(crate) const HEADERS: &str = "headers";
+/// Height to whole block.
+pub(crate) const BLOCKS: &str = "blocks";
+/// Height to commit certificate.
+pub(crate) const CERTIFICATES: &str = "certificates";
+/// Body id to receipt.
+pub(crate) const RECEIPTS: &str = "receipts";
+/// Height and index in the block to event.
+pub(crate) const EVENTS: &str = "events";
+/// Object to its leaf in the state.
+pub(crate) const LEAVES: &str = "leaves";
+/// Object and index in its trail to height and index of the event.
+pub(crate) const TRAILS: &str = "trails";
+/// Id of what was used, height and transaction index to the body that used it.
+pub(crate) const USES: &str = "uses";
+/// Height, round and block id to a block that is not decided yet.
+pub(crate) const PROPOSALS: &str = "proposals";
+
+/// All of them.
+pub(crate) const ALL: [&str; 10] =
+    [META, HEADERS, BLOCKS, CERTIFICATES, RECEIPTS, EVENTS, LEAVES, TRAILS, USES, PROPOSALS];
+
+/// In [`META`]: the genesis hash.
+pub(crate) const KEY_GENESIS: &[u8] = b"genesis";
+/// In [`META`]: the layout's version.
+pub(crate) const KEY_LAYOUT: &[u8] = b"layout";
+/// In [`META`]: the newest certified header.
+pub(crate) const KEY_TIP: &[u8] = b"tip";
+/// In [`META`]: the mountain range over the block ids.
+pub(crate) const KEY_MOUNTAINS: &[u8] = b"mountains";
+/// The layout that this build reads and writes.
+pub(crate) const LAYOUT: &[u8] = b"1";
+
+/// Each column family with its options: blocks and events are compressed, hashes cannot be.
+pub(crate) fn descriptors() -> Vec<ColumnFamilyDescriptor> {
+    ALL.iter()
+        .map(|name| {
+            let mut options = Options::default();
+            let compressed = matches!(*name, BLOCKS | EVENTS | LEAVES);
+            options.set_compression_type(if compressed {
+                DBCompressionType::Lz4
+            } else {
+                DBCompressionType::None
+            });
+            ColumnFamilyDescriptor::new(*name, options)
+        })
+        .collect()
+}
+
+/// A height.
+pub(crate) fn height_key(height: Height) -> [u8; 8] {
+    height.0.to_be_bytes()
+}
+
+/// A place in a block.
+pub(crate) fn place_key(height: Height, index: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&height_key(height));
+    key[8..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// Reads what [`place_key`] wrote.
+pub(crate) fn read_place(bytes: &[u8]) -> Option<(Height, u32)> {
+    let (height, index) = bytes.split_at_checked(8)?;
+    let height = u64::from_be_bytes(height.try_into().ok()?);
+    Some((Height(height), u32::from_be_bytes(index.try_into().ok()?)))
+}
+
+/// A place in a trail.
+pub(crate) fn trail_key(trail: &ObjectRef, index: u64) -> [u8; 41] {
+    let mut key = [0; 41];
+    key[..33].copy_from_slice(&trail.key());
+    key[33..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// A use of something, in chain order among its uses.
+pub(crate) fn use_key(id: &[u8; 32], height: Height, transaction: u32) -> [u8; 44] {
+    let mut key = [0; 44];
+    key[..32].copy_from_slice(id);
+    key[32..].copy_from_slice(&place_key(height, transaction));
+    key
+}
+
+/// A proposal.
+pub(crate) fn proposal_key(height: Height, round: u32, block: &[u8; 32]) -> [u8; 44] {
+    let mut key = [0; 44];
+    key[..12].copy_from_slice(&place_key(height, round));
+    key[12..].copy_from_slice(block);
+    key
+}
+
+/// Reads a message that this node wrote itself: the bounds on what comes from outside do not apply.
+pub(crate) fn decode<T: Element<Wire: prost::Message + Default>>(bytes: Bytes) -> Result<T, DecodeError> {
+    let wire = <T::Wire as prost::Message>::decode(bytes).map_err(|_| DecodeError::Malformed)?;
+    T::read(wire, "stored")
+}

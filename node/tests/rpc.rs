@@ -1,0 +1,257 @@
+//! The public interface of a real node: every bad input gets its code and the node goes on; every answer is
+//! evidence that the genesis file alone verifies (R29).
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use assent_node::api::{
+    BlockRequest, FollowRequest, ObjectRequest, StatusRequest, SubmitRequest, TransactionRequest,
+    TransactionStatus, UsesRequest, Wait,
+};
+use assent_proto::envelope::ENVELOPE_BYTES_MAX;
+use assent_proto::evidence::{Claim, Evidence};
+use assent_proto::field::{Element, Message};
+use assent_proto::{
+    Author, Block, BlockId, BodyId, CertifiedHeader, Envelope, GenesisHash, Hash, InstitutionId, Invalid,
+    ItemId, ObjectRef, SecretKey, TimeMs, merkle, wire,
+};
+use bytes::Bytes;
+use support::*;
+use tonic::{Code, Status};
+
+fn submit(envelope: impl Into<Bytes>, wait: Wait) -> SubmitRequest {
+    SubmitRequest { envelope: envelope.into(), wait: wait.into() }
+}
+
+/// The code that a refusal carries.
+fn coded(status: &Status) -> Option<Invalid> {
+    let number = status.metadata().get("assent-code")?.to_str().ok()?.parse().ok()?;
+    let invalid = Invalid::from_number(number)?;
+    assert_eq!(status.metadata().get("assent-name").unwrap(), invalid.name());
+    Some(invalid)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_gets_its_code_and_the_node_goes_on() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let node = Running::start(home.path(), &devnet.genesis).await;
+    let mut client = node.client().await;
+    let envelope = good(&devnet, 1);
+    let first = client.submit(submit(envelope.clone(), Wait::Final)).await.unwrap().into_inner();
+    assert_eq!(first.receipt.as_ref().unwrap().code, 0);
+
+    for (what, bytes, expected) in bad_inputs(&devnet, &envelope) {
+        for wait in [Wait::Accepted, Wait::Final] {
+            let status = client.submit(submit(bytes.clone(), wait)).await.expect_err(what);
+            assert_eq!(coded(&status), Some(expected), "{what}: {status:?}");
+        }
+    }
+    let far_too_large = vec![0; 1 << 20];
+    let status = client.submit(submit(far_too_large, Wait::Accepted)).await.unwrap_err();
+    assert_eq!(coded(&status), Some(Invalid::TooLarge), "an RPC body over the limit: {status:?}");
+    let no_wait = SubmitRequest { envelope: good(&devnet, 3), wait: 77 };
+    assert_eq!(client.submit(no_wait).await.unwrap_err().code(), Code::InvalidArgument);
+
+    let next = client.submit(submit(good(&devnet, 2), Wait::Final)).await.unwrap().into_inner();
+    assert!(next.receipt.unwrap().height > first.receipt.unwrap().height, "the node goes on");
+    node.stop().await;
+}
+
+fn bad_inputs(devnet: &assent_genesis::devnet::Devnet, good: &Bytes) -> Vec<(&'static str, Bytes, Invalid)> {
+    let genesis = devnet.genesis.hash();
+    let soon = now().plus(60_000);
+    let key = operator(devnet);
+    let body = register(devnet, 9, soon);
+    let other_chain = GenesisHash(Hash([8; 32]));
+    let mut named_other = body.clone();
+    named_other.chain = other_chain.tag();
+    let mut nobody = body.clone();
+    nobody.author = Author::Institution(InstitutionId(Hash([5; 32])));
+    let stranger = SecretKey::from_bytes(&[77; 32]);
+    let sealed = |body: &assent_proto::Body, key: &SecretKey| Envelope::sign(&genesis, body, &[key]).encode();
+    let mut flipped = sealed(&body, key).to_vec();
+    *flipped.last_mut().unwrap() ^= 1;
+    let mut unknown_field = good.to_vec();
+    unknown_field.extend([0x78, 0x01]);
+    vec![
+        ("nothing", Bytes::new(), Invalid::MissingSignature),
+        ("garbage", Bytes::from(vec![0xff; 100]), Invalid::Malformed),
+        ("truncated", good.slice(..good.len() - 1), Invalid::Malformed),
+        ("oversized", Bytes::from(vec![0; ENVELOPE_BYTES_MAX + 1]), Invalid::TooLarge),
+        ("fields out of order", out_of_order(good), Invalid::NotCanonical),
+        ("an unknown field", unknown_field.into(), Invalid::NotCanonical),
+        ("an unknown enum number", unknown_category(devnet, soon), Invalid::OutOfBounds),
+        (
+            "for another chain",
+            Envelope::sign(&other_chain, &named_other, &[key]).encode(),
+            Invalid::WrongChain,
+        ),
+        (
+            "signed for another chain",
+            Envelope::sign(&other_chain, &body, &[key]).encode(),
+            Invalid::BadSignature,
+        ),
+        ("a flipped bit in the signature", flipped.into(), Invalid::BadSignature),
+        ("an unknown author", sealed(&nobody, key), Invalid::UnknownAuthor),
+        ("another's key", sealed(&body, &stranger), Invalid::WrongKey),
+        ("expired", seal(devnet, &register(devnet, 9, TimeMs(now().0 - 60_000))), Invalid::Expired),
+        ("too far ahead", seal(devnet, &register(devnet, 9, now().plus(86_400_000))), Invalid::TooFarAhead),
+        ("a replay", good.clone(), Invalid::Replay),
+    ]
+}
+
+/// The same fields, the signatures before the body: protobuf reads it, but it is not the one encoding.
+fn out_of_order(good: &Bytes) -> Bytes {
+    let wire = <wire::Envelope as prost::Message>::decode(good.clone()).unwrap();
+    let part = |body, signatures| prost::Message::encode_to_vec(&wire::Envelope { body, signatures });
+    [part(Bytes::new(), wire.signatures), part(wire.body, Vec::new())].concat().into()
+}
+
+fn unknown_category(devnet: &assent_genesis::devnet::Devnet, expires_at: TimeMs) -> Bytes {
+    let mut body = register(devnet, 9, expires_at).write();
+    let Some(wire::body::Action::RegisterItem(item)) = &mut body.action else {
+        panic!("an item is registered")
+    };
+    item.category = 99;
+    let body = Bytes::from(prost::Message::encode_to_vec(&body));
+    let entry = assent_proto::envelope::SignatureEntry::sign(&devnet.genesis.hash(), operator(devnet), &body);
+    let envelope = wire::Envelope { body, signatures: vec![entry.write()] };
+    prost::Message::encode_to_vec(&envelope).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_evidence_that_the_genesis_file_verifies() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let node = Running::start(home.path(), &devnet.genesis).await;
+    let mut client = node.client().await;
+    let trust = devnet.genesis.trust();
+    let check = |bytes: &Bytes| Evidence::check(bytes, &trust).unwrap().0;
+
+    let envelope = good(&devnet, 42);
+    let reply = client.submit(submit(envelope.clone(), Wait::Final)).await.unwrap().into_inner();
+    let receipt = reply.receipt.unwrap();
+    assert_eq!((receipt.code, &receipt.body), (0, &reply.body_id));
+
+    let tx = TransactionRequest { body_id: reply.body_id.clone(), wait: false };
+    let tx = client.get_transaction(tx).await.unwrap().into_inner();
+    assert_eq!(tx.status(), TransactionStatus::Final);
+    assert_eq!(tx.envelope, envelope);
+    assert_eq!(tx.evidence.len(), receipt.events as usize);
+    let event = check(&tx.evidence[0]);
+    let Claim::Event(claim) = &event.claim else { panic!("an event is claimed") };
+    assert_eq!(claim.envelope.as_ref(), Some(&envelope));
+    assert!(claim.content.is_some(), "the item has not changed since");
+    // R29: a flipped byte anywhere is refused.
+    for i in (0..tx.evidence[0].len()).step_by(7) {
+        let mut bad = tx.evidence[0].to_vec();
+        bad[i] ^= 1;
+        assert!(Evidence::check(&bad, &trust).is_err(), "byte {i}");
+    }
+
+    let item = ObjectRef::from(ItemId::of(42, 370_600));
+    let asked = |object: ObjectRef| ObjectRequest { object: Some(object.write()) };
+    let state = client.get_object(asked(item)).await.unwrap().into_inner();
+    let Claim::State(state) = check(&state.evidence).claim else { panic!("the item is there") };
+    assert_eq!(Some(&state.leaf.content), claim.content.as_ref());
+    let none = client.get_object(asked(ItemId::of(43, 370_600).into())).await.unwrap().into_inner();
+    assert!(matches!(check(&none.evidence).claim, Claim::Absence(_)));
+    let trail = client.get_trail(asked(item)).await.unwrap().into_inner();
+    let Claim::Trail(trail) = check(&trail.evidence).claim else { panic!("the item has a trail") };
+    assert_eq!(trail.events[..], [claim.event.clone()]);
+
+    let unknown = TransactionRequest { body_id: Bytes::from(vec![1; 32]), wait: false };
+    let unknown = client.get_transaction(unknown).await.unwrap().into_inner();
+    assert_eq!(unknown.status(), TransactionStatus::Unknown);
+    let uses = client.get_uses(UsesRequest { id: Bytes::from(vec![1; 32]) }).await.unwrap().into_inner();
+    assert!(uses.body_ids.is_empty());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_out_of_shape_are_refused() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let node = Running::start(home.path(), &devnet.genesis).await;
+    let mut client = node.client().await;
+    let short = || Bytes::from_static(b"short");
+    let tx = client.get_transaction(TransactionRequest { body_id: short(), wait: true }).await;
+    assert_eq!(tx.unwrap_err().code(), Code::InvalidArgument);
+    let object = client.get_object(ObjectRequest { object: None }).await;
+    assert_eq!(object.unwrap_err().code(), Code::InvalidArgument);
+    let kind = wire::ObjectRef { kind: 99, id: Bytes::from(vec![0; 32]) };
+    let object = client.get_trail(ObjectRequest { object: Some(kind) }).await;
+    assert_eq!(object.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(client.get_uses(UsesRequest { id: short() }).await.unwrap_err().code(), Code::InvalidArgument);
+    let follow = client.follow(FollowRequest { from_height: 0, to_height: 0 }).await;
+    assert_eq!(follow.unwrap_err().code(), Code::InvalidArgument);
+    let block = client.get_block(BlockRequest { height: u64::MAX }).await;
+    assert_eq!(block.unwrap_err().code(), Code::NotFound);
+    node.stop().await;
+}
+
+/// R4: a follower sees every block's events under its certified root, from the first block on and then live.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_sees_every_event_and_then_the_new_ones() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let node = Running::start(home.path(), &devnet.genesis).await;
+    let mut client = node.client().await;
+    for code in 1..=3 {
+        client.submit(submit(good(&devnet, code), Wait::Final)).await.unwrap();
+    }
+    let follow = FollowRequest { from_height: 1, to_height: 0 };
+    let mut stream = client.clone().follow(follow).await.unwrap().into_inner();
+    let last = client.submit(submit(good(&devnet, 4), Wait::Final)).await.unwrap().into_inner();
+    let last = BodyId::read(last.body_id, "body").unwrap();
+    let trust = devnet.genesis.trust();
+    let mut bodies = Vec::new();
+    let mut parent = BlockId(devnet.genesis.hash().0);
+    while !bodies.contains(&last) {
+        let block = stream.message().await.unwrap().unwrap();
+        let header = CertifiedHeader::read(block.header.unwrap(), "header").unwrap();
+        assent_proto::evidence::verify_header(&header, &trust).unwrap();
+        assert_eq!(header.header.parent, parent, "no block is left out");
+        parent = header.header.id();
+        let events: Vec<assent_proto::Event> =
+            block.events.into_iter().map(|e| Element::read(e, "event").unwrap()).collect();
+        let leaves: Vec<_> = events.iter().map(assent_proto::Event::leaf).collect();
+        assert_eq!(merkle::root(&leaves), header.header.events_root, "no event is left out");
+        bodies.extend(events.iter().map(|e| e.core.body));
+    }
+    assert_eq!(bodies.len(), 4);
+
+    let newest = client.get_block(BlockRequest { height: 0 }).await.unwrap().into_inner();
+    let block = <Block as Message>::decode(&newest.block).unwrap();
+    let certificate = Element::read(newest.certificate.unwrap(), "certificate").unwrap();
+    let certified = CertifiedHeader { header: block.header, certificate };
+    assent_proto::evidence::verify_header(&certified, &trust).unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_node_goes_on_where_it_was() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let node = Running::start(home.path(), &devnet.genesis).await;
+    let mut client = node.client().await;
+    let first = client.submit(submit(good(&devnet, 1), Wait::Final)).await.unwrap().into_inner();
+    let before = client.get_status(StatusRequest {}).await.unwrap().into_inner();
+    drop(client);
+    node.stop().await;
+
+    let node = Running::start(home.path(), &devnet.genesis).await;
+    let mut client = node.client().await;
+    let after = client.get_status(StatusRequest {}).await.unwrap().into_inner();
+    assert!(after.height >= before.height);
+    assert_eq!(after.institution, devnet.genesis.institution("bureau").unwrap().name_en);
+    let known = TransactionRequest { body_id: first.body_id, wait: false };
+    let known = client.get_transaction(known).await.unwrap().into_inner();
+    assert_eq!(known.status(), TransactionStatus::Final);
+    let replay = client.submit(submit(known.envelope, Wait::Final)).await.unwrap_err();
+    assert_eq!(coded(&replay), Some(Invalid::Replay), "the replay window survives a restart");
+    let next = client.submit(submit(good(&devnet, 2), Wait::Final)).await.unwrap().into_inner();
+    assert!(next.receipt.unwrap().height > first.receipt.unwrap().height);
+    node.stop().await;
+}

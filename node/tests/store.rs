@@ -1,0 +1,260 @@
+//! What the database keeps: everything that a block leaves behind, whole or not at all (R29).
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use assent_genesis::testing;
+use assent_ledger::testing::World;
+use assent_node::metrics::Metrics;
+use assent_node::reader::Reader;
+use assent_node::store::{DATABASE, OpenError, Store};
+use assent_proto::block::{PROTOCOL_VERSION, tx_root};
+use assent_proto::field::Message;
+use assent_proto::merkle::Mountains;
+use assent_proto::transaction::{Category, Level, Opening, RegisterItem};
+use assent_proto::{
+    Action, Address, Block, BlockId, CertifiedHeader, CommitCertificate, GenesisHash, Hash, Header, Height,
+    ItemId, List, ObjectRef,
+};
+use assent_replica::{Commit, Storage};
+use bytes::Bytes;
+
+fn open(home: &Path, genesis: &GenesisHash) -> Store {
+    Store::open(home, genesis, Metrics::new().0).unwrap()
+}
+
+/// Blocks whose transactions and events are a real ledger's; the certificates are empty, since storage does
+/// not look into them.
+struct Blocks {
+    world: World,
+    four: assent_ledger::testing::Four,
+    mountains: Mountains,
+    parent: BlockId,
+    next_code: u32,
+}
+
+impl Blocks {
+    fn new() -> Blocks {
+        let (world, four) = World::four();
+        let parent = BlockId(world.genesis().0);
+        Blocks { world, four, mountains: Mountains::default(), parent, next_code: 1 }
+    }
+
+    fn next(&mut self, transactions: u32) -> Commit {
+        let txs: Vec<_> = (0..transactions).map(|_| self.transaction()).collect();
+        let at = self.world.next();
+        let applied = self.world.apply(&txs).unwrap();
+        let transactions: Vec<Bytes> = txs.iter().map(|t| t.bytes().clone()).collect();
+        let header = Header {
+            version: PROTOCOL_VERSION,
+            genesis: *self.world.genesis(),
+            height: at.height,
+            parent: self.parent,
+            time: at.time,
+            builder: Address([1; 20]),
+            tx_root: tx_root(&transactions),
+            body_bytes: transactions.iter().map(|t| t.len() as u32).sum(),
+            events_root: applied.events_root,
+            history_root: self.mountains.root(),
+            state_root: applied.state.root(),
+            validators: Hash::ZERO,
+            next_validators: Hash::ZERO,
+            parent_certificate: Hash::ZERO,
+        };
+        let id = header.id();
+        self.mountains.push(&id.0);
+        self.parent = id;
+        let certificate =
+            CommitCertificate { height: at.height, round: 0, block: id, signatures: List::empty() };
+        let block = Block { header: header.clone(), transactions, parent_certificate: None }.encode();
+        let commit = Commit {
+            certified: CertifiedHeader { header, certificate },
+            block,
+            receipts: applied.receipts,
+            events: applied.events,
+            leaves: applied.changes,
+            mountains: self.mountains.clone(),
+            txs: txs.clone(),
+        };
+        self.world.block(txs).unwrap();
+        commit
+    }
+
+    fn transaction(&mut self) -> assent_proto::VerifiedTx {
+        self.next_code += 1;
+        let (category, level, opening) = (Category::TestResult, Level::High, Opening::Prohibited);
+        let code = self.next_code;
+        let item = RegisterItem { code, scope: 1, category, level, opening, recipients: List::empty() };
+        self.world.sign(&self.four.hospital_a, Action::RegisterItem(item))
+    }
+}
+
+/// Everything that the reader can say of a block is what was committed.
+fn holds(reader: &Reader, commit: &Commit) {
+    let height = commit.height();
+    assert_eq!(reader.certified(height).unwrap().as_ref(), Some(&commit.certified));
+    let (block, certificate) = reader.block(height).unwrap().unwrap();
+    assert_eq!((&block, &certificate), (&commit.block, &commit.certified.certificate));
+    assert_eq!(reader.events(height).unwrap(), commit.events);
+    for (receipt, tx) in commit.receipts.iter().zip(&commit.txs) {
+        assert_eq!(reader.receipt(&receipt.body).unwrap().as_ref(), Some(receipt));
+        assert_eq!(&reader.envelope(height, receipt.transaction).unwrap(), tx.bytes());
+    }
+    for event in &commit.events {
+        for link in &event.links {
+            let trail = reader.trail(&link.trail, link.index + 1).unwrap();
+            assert_eq!(trail.last(), Some(event));
+            assert_eq!(trail.len() as u64, link.index + 1);
+        }
+    }
+}
+
+/// Nothing of a block is there.
+fn lacks(reader: &Reader, commit: &Commit) {
+    let height = commit.height();
+    assert!(reader.certified(height).unwrap().is_none());
+    assert!(reader.block(height).unwrap().is_none());
+    assert!(reader.events(height).unwrap().is_empty());
+    for receipt in &commit.receipts {
+        assert!(reader.receipt(&receipt.body).unwrap().is_none());
+    }
+    for leaf in &commit.leaves {
+        assert_ne!(reader.leaf(&leaf.object).unwrap().as_ref(), Some(leaf));
+    }
+}
+
+#[test]
+fn what_was_committed_is_there_after_reopening() {
+    let home = tempfile::tempdir().unwrap();
+    let mut blocks = Blocks::new();
+    let genesis = *blocks.world.genesis();
+    let commits: Vec<_> = [3, 0, 7].map(|n| blocks.next(n)).into();
+    {
+        let mut store = open(home.path(), &genesis);
+        assert!(store.tip().unwrap().is_none());
+        for commit in &commits {
+            store.commit(commit).unwrap();
+            assert_eq!(store.tip().unwrap().unwrap().certified, commit.certified);
+            holds(&store.reader(), commit);
+        }
+    }
+    let mut store = open(home.path(), &genesis);
+    let tip = store.tip().unwrap().unwrap();
+    assert_eq!(tip.certified, commits[2].certified);
+    assert_eq!(tip.mountains, commits[2].mountains);
+    commits.iter().for_each(|c| holds(&store.reader(), c));
+    let mut leaves = Vec::new();
+    store.leaves(&mut |l| leaves.push(l)).unwrap();
+    for leaf in commits.iter().flat_map(|c| &c.leaves) {
+        assert!(leaves.iter().any(|l| l.object == leaf.object));
+    }
+    let item = ObjectRef::from(ItemId::of(2, 1));
+    assert_eq!(store.reader().leaf(&item).unwrap().as_ref(), blocks.world.state().get(&item));
+}
+
+/// A torn write-ahead log, cut at many places, gives some whole prefix of the chain and nothing of the rest.
+#[test]
+fn a_crash_at_any_byte_leaves_the_last_whole_block() {
+    let home = tempfile::tempdir().unwrap();
+    let mut blocks = Blocks::new();
+    let genesis = *blocks.world.genesis();
+    let commits: Vec<_> = (1..=4).map(|n| blocks.next(n)).collect();
+    let mut store = open(home.path(), &genesis);
+    commits.iter().for_each(|c| store.commit(c).unwrap());
+    // The process that dies does not close its database: copy it while it is open.
+    let log = write_ahead_log(&home.path().join(DATABASE));
+    let length = fs::metadata(&log).unwrap().len();
+    let mut heights = std::collections::BTreeSet::new();
+    for cut in (0..=length).rev().step_by(usize::try_from(length / 40).unwrap().max(1)) {
+        let crashed = tempfile::tempdir().unwrap();
+        copy(&home.path().join(DATABASE), &crashed.path().join(DATABASE));
+        let torn = write_ahead_log(&crashed.path().join(DATABASE));
+        fs::OpenOptions::new().write(true).open(torn).unwrap().set_len(cut).unwrap();
+        let mut store = open(crashed.path(), &genesis);
+        let tip = store.tip().unwrap();
+        let height = tip.as_ref().map_or(0, |t| t.certified.header.height.0) as usize;
+        if let Some(tip) = tip {
+            assert_eq!(tip.certified, commits[height - 1].certified);
+            assert_eq!(tip.mountains, commits[height - 1].mountains);
+        }
+        commits[..height].iter().for_each(|c| holds(&store.reader(), c));
+        commits[height..].iter().for_each(|c| lacks(&store.reader(), c));
+        heights.insert(height);
+    }
+    assert_eq!(heights, (0..=4).collect(), "the cuts fell into every block");
+    drop(store);
+}
+
+fn write_ahead_log(database: &Path) -> std::path::PathBuf {
+    let logs = fs::read_dir(database).unwrap().map(|e| e.unwrap().path());
+    let mut logs: Vec<_> = logs.filter(|p| p.extension().is_some_and(|e| e == "log")).collect();
+    logs.sort();
+    logs.pop().unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "LOCK" {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn proposals_survive_until_their_height_is_committed() {
+    let home = tempfile::tempdir().unwrap();
+    let mut blocks = Blocks::new();
+    let genesis = *blocks.world.genesis();
+    let commit = blocks.next(1);
+    let (one, two) = (Bytes::from_static(b"one"), Bytes::from_static(b"two"));
+    let id = |n| BlockId(Hash([n; 32]));
+    {
+        let mut store = open(home.path(), &genesis);
+        store.put_proposal(Height(1), 0, &id(1), &one).unwrap();
+        store.put_proposal(Height(1), 3, &id(2), &two).unwrap();
+        store.put_proposal(Height(2), 0, &id(3), &two).unwrap();
+        store.put_proposal(Height(1), 0, &id(1), &one).unwrap();
+    }
+    let mut store = open(home.path(), &genesis);
+    assert_eq!(store.proposals(Height(1)).unwrap(), [(0, one), (3, two.clone())]);
+    store.commit(&commit).unwrap();
+    assert!(store.proposals(Height(1)).unwrap().is_empty());
+    assert_eq!(store.proposals(Height(2)).unwrap(), [(0, two)]);
+}
+
+#[test]
+fn the_vote_log_is_appended_to_and_emptied() {
+    let home = tempfile::tempdir().unwrap();
+    let genesis = testing::four().0.hash();
+    {
+        let mut store = open(home.path(), &genesis);
+        store.log_append(b"first").unwrap();
+        store.log_sync().unwrap();
+        store.log_append(b" second").unwrap();
+        assert_eq!(store.log_read().unwrap(), b"first second");
+        store.log_append(b" third").unwrap();
+        store.log_sync().unwrap();
+    }
+    let mut store = open(home.path(), &genesis);
+    assert_eq!(store.log_read().unwrap(), b"first second third");
+    store.log_reset().unwrap();
+    assert!(store.log_read().unwrap().is_empty());
+    store.log_append(b"anew").unwrap();
+    assert_eq!(store.log_read().unwrap(), b"anew");
+}
+
+#[test]
+fn a_database_of_another_chain_or_in_use_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let genesis = testing::four().0.hash();
+    let store = open(home.path(), &genesis);
+    let again = Store::open(home.path(), &genesis, Metrics::new().0);
+    assert!(matches!(again, Err(OpenError::Database { .. })), "a second process is kept out");
+    drop(store);
+    let other = GenesisHash(Hash([9; 32]));
+    assert!(matches!(Store::open(home.path(), &other, Metrics::new().0), Err(OpenError::OtherChain { .. })));
+    open(home.path(), &genesis);
+}

@@ -1,0 +1,107 @@
+//! What the node's tests share: a founded chain on disk, a running node, signed transactions.
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use assent_genesis::devnet::Devnet;
+use assent_genesis::{Genesis, testing};
+use assent_node::api::ledger_client::LedgerClient;
+use assent_node::keys::{self, CONSENSUS_KEY, NETWORK_KEY};
+use assent_node::{Config, Node, NodeError};
+use assent_proto::field::Message;
+use assent_proto::transaction::{Category, Level, Opening, RegisterItem};
+use assent_proto::{Action, Author, Body, Envelope, List, SecretKey, TimeMs};
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+pub const FREE: &str = "/ip4/127.0.0.1/tcp/0";
+
+/// A chain of one validator, so that one node makes blocks by itself.
+pub fn alone() -> Devnet {
+    testing::devnet(1, 1)
+}
+
+/// A node's directory with the keys of node `i`.
+pub fn home(devnet: &Devnet, i: usize) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    keys::write(&dir.path().join(CONSENSUS_KEY), &devnet.nodes[i].consensus).unwrap();
+    keys::write(&dir.path().join(NETWORK_KEY), &devnet.nodes[i].network).unwrap();
+    dir
+}
+
+/// A node that runs in this process.
+pub struct Running {
+    pub rpc: String,
+    pub listen: libp2p::Multiaddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), NodeError>>,
+}
+
+impl Running {
+    pub async fn start(home: &Path, genesis: &Genesis) -> Running {
+        Self::start_with(home, genesis, Vec::new()).await
+    }
+
+    pub async fn start_with(home: &Path, genesis: &Genesis, peers: Vec<String>) -> Running {
+        let config = Config {
+            home: home.into(),
+            genesis: genesis.clone(),
+            rpc: "127.0.0.1:0".parse().unwrap(),
+            listen: FREE.parse().unwrap(),
+            peers,
+        };
+        let node = Node::start(config).await.unwrap();
+        let (rpc, listen) = (format!("http://{}", node.rpc_address()), node.addresses()[0].clone());
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(node.run(async move {
+            let _ = stopped.await;
+        }));
+        Running { rpc, listen, stop, task }
+    }
+
+    pub async fn client(&self) -> LedgerClient<Channel> {
+        LedgerClient::connect(self.rpc.clone()).await.unwrap().max_decoding_message_size(64 << 20)
+    }
+
+    pub async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+pub fn now() -> TimeMs {
+    TimeMs(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64)
+}
+
+/// The bureau registers an item; each code is another transaction.
+pub fn register(devnet: &Devnet, code: u32, expires_at: TimeMs) -> Body {
+    Body {
+        chain: devnet.genesis.hash().tag(),
+        expires_at,
+        author: Author::Institution(devnet.genesis.institution("bureau").unwrap().id),
+        action: Action::RegisterItem(RegisterItem {
+            code,
+            scope: 370_600,
+            category: Category::Settlement,
+            level: Level::High,
+            opening: Opening::Prohibited,
+            recipients: List::empty(),
+        }),
+    }
+}
+
+pub fn operator(devnet: &Devnet) -> &SecretKey {
+    &devnet.institutions.iter().find(|i| i.slug == "bureau").unwrap().operator
+}
+
+pub fn seal(devnet: &Devnet, body: &Body) -> Bytes {
+    Envelope::sign(&devnet.genesis.hash(), body, &[operator(devnet)]).encode()
+}
+
+pub fn good(devnet: &Devnet, code: u32) -> Bytes {
+    seal(devnet, &register(devnet, code, now().plus(60_000)))
+}
