@@ -45,10 +45,10 @@ fn consistent(call: &Call, terms: &Grant) -> bool {
         Mode::NTimes => terms.uses >= 1,
         Mode::Standing => terms.uses == 0,
     };
-    let scope = !(terms.items.is_empty() && terms.categories.is_empty())
-        && !terms.actions.is_empty()
-        && !terms.jurisdictions.is_empty();
-    uses && scope
+    let something = !(terms.items.is_empty() && terms.categories.is_empty());
+    let done_somewhere = !(terms.actions.is_empty() || terms.jurisdictions.is_empty());
+    uses && something
+        && done_somewhere
         && terms.not_before <= terms.not_after
         && terms.not_after > call.block.time
         && terms.data_from <= terms.data_to

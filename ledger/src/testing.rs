@@ -85,24 +85,21 @@ impl World {
         }
     }
 
-    /// A chain of a bureau (also regulator and auditor), two hospitals and an insurer.
+    /// The chain of [`assent_genesis::testing::four`] and its institutions' operators.
     pub fn four() -> (World, Four) {
-        use Role::*;
-        let four = Four {
-            bureau: office("bureau"),
-            hospital_a: office("hospital-a"),
-            hospital_b: office("hospital-b"),
-            insurer: office("insurer"),
+        let (genesis, _, operators) = assent_genesis::testing::four();
+        let party = |slug| {
+            let found = genesis.institutions().iter().zip(&operators).find(|(entry, _)| entry.slug == slug);
+            let (entry, key) = found.expect("the test chain has the four");
+            Party { author: Author::Institution(entry.id), key: key.clone() }
         };
-        let leaves = [
-            institution(&four.bureau, &[Bureau, Regulator, Auditor]),
-            institution(&four.hospital_a, &[Hospital]),
-            institution(&four.hospital_b, &[Hospital]),
-            institution(&four.insurer, &[Insurer]),
-            leaf(ObjectRef::POLICY, &founding_policy()),
-            leaf(ObjectRef::PARAMETERS, &founding_parameters()),
-        ];
-        (World::found(GenesisHash(digest("genesis")), TimeMs(1_780_000_000_000), leaves), four)
+        let four = Four {
+            bureau: party("bureau"),
+            hospital_a: party("hospital-a"),
+            hospital_b: party("hospital-b"),
+            insurer: party("insurer"),
+        };
+        (World::found(genesis.hash(), genesis.time(), genesis.leaves()), four)
     }
 
     /// The chain.
@@ -462,13 +459,13 @@ pub fn activity(
     kind: ActivityKind,
     permits: &[PermitId],
     artifacts: &[ArtifactId],
-    outputs: &[Product],
+    outputs: &[&Product],
 ) -> Action {
     Action::RecordActivity(Box::new(RecordActivity {
         kind,
         permits: list(permits.to_vec()),
         artifacts: list(artifacts.to_vec()),
-        outputs: list(outputs.to_vec()),
+        outputs: list(outputs.iter().map(|p| (*p).clone()).collect()),
         plan: digest("plan"),
         excluded: List::empty(),
     }))
@@ -477,54 +474,6 @@ pub fn activity(
 /// A product of a name and a level.
 pub fn product(name: &str, level: Level) -> Product {
     Product { id: ArtifactId(digest(name)), level }
-}
-
-fn office(slug: &str) -> Party {
-    Party { author: Author::Institution(InstitutionId(digest(slug))), key: secret(slug) }
-}
-
-fn institution(office: &Party, roles: &[Role]) -> Leaf {
-    let (not_before, not_after) = (TimeMs(0), TimeMs(u64::MAX));
-    let key = OperatorKey { algorithm: Algorithm::Ed25519, key: office.key.public(), not_before, not_after };
-    let institution = Institution {
-        roles: list(roles.to_vec()),
-        keys: list(vec![key]),
-        encryption_key: digest("encryption key"),
-        max_level: Level::High,
-        jurisdiction: JURISDICTION,
-    };
-    leaf(office.institution().into(), &institution)
-}
-
-/// A rule for every use case but marketing.
-fn founding_policy() -> Policy {
-    let rule = |purpose, max_level, needs| PurposeRule {
-        purpose,
-        max_level,
-        needs_case: needs,
-        needs_settlement: needs,
-    };
-    let rules = vec![
-        rule(Purpose::ClaimsPayment, Level::High, true),
-        rule(Purpose::Treatment, Level::High, false),
-        rule(Purpose::MutualRecognition, Level::High, false),
-        rule(Purpose::Research, Level::Moderate, false),
-        rule(Purpose::Statistics, Level::High, false),
-        rule(Purpose::Operations, Level::Low, false),
-    ];
-    Policy { version: 1, rules: list(rules) }
-}
-
-fn founding_parameters() -> Parameters {
-    Parameters {
-        transaction_life_ms: 600_000,
-        permit_life_ms: 600_000,
-        erasure_deadline_ms: 86_400_000,
-        block_bytes_max: 4 << 20,
-        block_transactions_max: 10_000,
-        clock_bound_ms: 2_000,
-        heartbeat_ms: 60_000,
-    }
 }
 
 fn leaf<T: Content>(object: ObjectRef, value: &T) -> Leaf {

@@ -1,5 +1,6 @@
 //! Every denial code is reachable, and used where its sentence says.
 
+use assent_ledger::parameters;
 use assent_ledger::testing::*;
 use assent_proto::state::{Institution, Role};
 use assent_proto::transaction::*;
@@ -94,7 +95,7 @@ fn provoke(code: Denial) -> Result<(), Denial> {
         }
         NoSuchPermit => delivery_of(&a, |_, d| d.permit = PermitId(digest("none"))),
         NotTheCustodian => delivery_of(&b, |_, _| ()),
-        PermitDead => delivery_of(&a, |s, _| s.world.wait(600_000)),
+        PermitDead => delivery_of(&a, |s, _| s.world.wait(parameters(s.world.state()).permit_life_ms)),
         AlreadyDelivered => delivery_of(&a, |s, d| {
             s.deliver(&s.four.hospital_a.clone(), d.clone()).unwrap();
         }),
@@ -107,22 +108,21 @@ fn provoke(code: Denial) -> Result<(), Denial> {
             s.world.run(&insurer, Action::AttestErasure(attest)).map(drop)
         }
         OutputExists => derive(&a, Level::High, |s, a| {
-            let first = activity(ActivityKind::Clean, &[own_permit(s)], &[], &[product("out", Level::High)]);
+            let first = activity(ActivityKind::Clean, &[own_permit(s)], &[], &[&product("out", Level::High)]);
             s.world.run(a, first).unwrap();
         }),
         OutputLevelTooLow => derive(&a, Level::Low, |_, _| ()),
         NotTheRequester => derive(&b, Level::High, |_, _| ()),
         NoSuchArtifact => {
             let inputs = [ArtifactId(digest("none"))];
-            let activity = activity(ActivityKind::Clean, &[], &inputs, &[product("out", Level::High)]);
+            let activity = activity(ActivityKind::Clean, &[], &inputs, &[&product("out", Level::High)]);
             s.world.run(&a, activity).map(drop)
         }
         NotTheMaker => {
             let (made, next) = (product("made", Level::High), product("next", Level::High));
-            let first =
-                activity(ActivityKind::Clean, &[own_permit(&mut s)], &[], std::slice::from_ref(&made));
+            let first = activity(ActivityKind::Clean, &[own_permit(&mut s)], &[], &[&made]);
             s.world.run(&a, first)?;
-            s.world.run(&b, activity(ActivityKind::Clean, &[], &[made.id], &[next])).map(drop)
+            s.world.run(&b, activity(ActivityKind::Clean, &[], &[made.id], &[&next])).map(drop)
         }
         NotDelivered | ActionNotPermitted => {
             s.settle();
@@ -132,7 +132,7 @@ fn provoke(code: Denial) -> Result<(), Denial> {
                 let delivery = s.delivery(permit);
                 s.deliver(&a, delivery)?;
             }
-            let activity = activity(ActivityKind::Clean, &[permit], &[], &[product("out", Level::High)]);
+            let activity = activity(ActivityKind::Clean, &[permit], &[], &[&product("out", Level::High)]);
             s.world.run(&insurer, activity).map(drop)
         }
         BadTerms => s.grant(Grant { uses: 2, ..s.terms() }).map(drop),
@@ -184,7 +184,7 @@ fn derive(by: &Party, level: Level, before: impl FnOnce(&mut Scene, &Party)) -> 
     let a = s.four.hospital_a.clone();
     before(&mut s, &a);
     let permit = own_permit(&mut s);
-    s.world.run(by, activity(ActivityKind::Clean, &[permit], &[], &[product("out", level)])).map(drop)
+    s.world.run(by, activity(ActivityKind::Clean, &[permit], &[], &[&product("out", level)])).map(drop)
 }
 
 fn own_permit(s: &mut Scene) -> PermitId {

@@ -83,7 +83,7 @@ impl Course {
                 let out = product(&format!("product {}", x % 16), Level::High);
                 let inputs: Vec<_> = pick(&self.products, y).map(|p| p.id).into_iter().collect();
                 let activity =
-                    activity(ActivityKind::Aggregate, &[pick(&self.permits, x)?], &inputs, &[out.clone()]);
+                    activity(ActivityKind::Aggregate, &[pick(&self.permits, x)?], &inputs, &[&out]);
                 self.products.push(out);
                 Some(self.scene.world.sign(&office, activity))
             }
@@ -147,7 +147,7 @@ fn replay(world: &World) -> (State, ReplayWindow, Vec<Event>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn trails_roots_and_counters_agree_with_plain_models(
