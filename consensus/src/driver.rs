@@ -60,6 +60,7 @@ impl Hands {
         })
     }
 
+    #[allow(clippy::unit_arg, reason = "most effects are done by a call that answers nothing")]
     fn perform(
         &mut self,
         effect: Effect<Protocol>,

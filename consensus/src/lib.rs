@@ -200,6 +200,7 @@ pub enum Fault {
 /// A validator's part in consensus, or an observer's.
 pub struct Consensus {
     core: State<Protocol>,
+    /// The core wants to count. Nobody reads it; it is made anew with the core, whose steps it follows.
     metrics: Metrics,
     hands: Hands,
     ahead: Ahead,
@@ -383,7 +384,7 @@ impl Consensus {
     fn begin_fresh(&mut self, now: TimeMs, log: &mut dyn VoteLog) -> Result<(), Fault> {
         let Hands { genesis, height, me, .. } = self.hands;
         self.hands.logging = self.is_validator;
-        self.core = fresh_core(&self.hands, height, self.is_validator);
+        self.renew_core(self.is_validator);
         if self.is_validator {
             self.hands.writer.append(log, &Entry::Start(Start { genesis, height, validator: me }))?;
         }
@@ -397,9 +398,14 @@ impl Consensus {
         self.hands.awaiting = None;
         self.hands.outputs.clear();
         self.hands.timers.clear();
-        self.core = fresh_core(&self.hands, height, false);
+        self.renew_core(false);
         self.hands.outputs.push(Output::Abstaining { height, why });
         self.start_core(now, log)
+    }
+
+    fn renew_core(&mut self, votes: bool) {
+        self.core = fresh_core(&self.hands, self.hands.height, votes);
+        self.metrics = Metrics::new();
     }
 
     fn start_core(&mut self, now: TimeMs, log: &mut dyn VoteLog) -> Result<(), Fault> {
@@ -412,7 +418,7 @@ impl Consensus {
     fn resume(&mut self, now: TimeMs, entries: &[Entry], log: &mut dyn VoteLog) -> Result<(), Fault> {
         self.hands.logging = true;
         self.hands.replaying = true;
-        self.core = fresh_core(&self.hands, self.hands.height, true);
+        self.renew_core(true);
         match self.replay(now, entries, log) {
             Ok(()) => {
                 self.hands.replaying = false;
