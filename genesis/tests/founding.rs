@@ -1,5 +1,7 @@
 //! Founding documents, good and bad, through the crate's public door.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
 use std::sync::LazyLock;
 
 use assent_genesis::devnet::{self, Plan};

@@ -122,7 +122,7 @@ impl State {
     /// last. This version stays as it is. Nodes that several changes share are hashed once.
     pub fn with(&self, changes: impl IntoIterator<Item = Leaf>) -> State {
         let mut incoming: Vec<_> = changes.into_iter().map(|leaf| self.incoming(leaf)).collect();
-        incoming.sort_by(|a, b| a.path.cmp(&b.path));
+        incoming.sort_by_key(|i| i.path);
         // The sort keeps the order of equal paths; the last of them must stand first to be the one kept.
         incoming.reverse();
         incoming.dedup_by(|a, b| a.path == b.path);
