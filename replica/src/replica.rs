@@ -249,6 +249,11 @@ impl<S: Storage> Replica<S> {
         self.pool.holds(body)
     }
 
+    /// The storage as it is.
+    pub fn storage_ref(&self) -> &S {
+        &self.storage
+    }
+
     /// The storage, to read from.
     pub fn storage(&mut self) -> &mut S {
         &mut self.storage
