@@ -41,8 +41,11 @@ fn expect_kind<T: Content>(object: ObjectRef) -> ObjectRef {
     object
 }
 
+/// The state holds only what was written from typed values and hashes to its root, so that reading it need
+/// not prove again that it is canonical.
 fn content<T: Content>(leaf: &Leaf) -> T {
-    T::decode(&leaf.content).expect("the state holds canonical content")
+    let wire = <T::Wire as prost::Message>::decode(leaf.content.clone()).expect("the state holds encodings");
+    T::read(wire, "leaf").expect("the state holds checked values")
 }
 
 /// The state as the transactions so far have left it.
