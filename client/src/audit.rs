@@ -188,10 +188,9 @@ fn trace(ctx: &Context, args: &TraceArgs) -> Result<Reply, Failure> {
 fn account_of(node: &mut Node, record: Commitment) -> Result<AccountId, Failure> {
     for body in node.uses(record.0)? {
         let tx = node.transaction(body, false)?;
-        if let Some(Action::RequestAccess(r)) = tx.as_ref().map(|t| &t.body().action) {
-            if let Some(found) = r.records.iter().find(|p| p.record.commitment == record) {
-                return Ok(found.record.account);
-            }
+        let Some(Action::RequestAccess(r)) = tx.as_ref().map(|t| &t.body().action) else { continue };
+        if let Some(found) = r.records.iter().find(|p| p.record.commitment == record) {
+            return Ok(found.record.account);
         }
     }
     let message = "the node knows of no use of this record; with --account its absence can be proved";

@@ -2,6 +2,7 @@
 //! access, open what it received, attest erasure, record what it made of what.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use assent_genesis::{Admission, Operator, Profile, ValidatorPiece};
@@ -813,13 +814,18 @@ fn open(
 fn in_batches(node: &mut Node, records: &[StoredRecord]) -> Result<(), Failure> {
     let mut batches = BTreeMap::new();
     for record in records {
-        if !batches.contains_key(&record.batch) {
-            let Some(Object::Batch(batch)) = node.object(record.batch.into())?.object else {
-                return Err(Failure::Proof(format!("{}: its batch is not on the chain", record.reference)));
-            };
-            batches.insert(record.batch, batch);
-        }
-        let batch = &batches[&record.batch];
+        let batch = match batches.entry(record.batch) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => match node.object(record.batch.into())?.object {
+                Some(Object::Batch(batch)) => new.insert(batch),
+                _ => {
+                    return Err(Failure::Proof(format!(
+                        "{}: its batch is not on the chain",
+                        record.reference
+                    )));
+                }
+            },
+        };
         if !record.offered().stands_in(&batch.root, batch.count) || batch.item != record.item {
             return Err(Failure::Proof(format!("{}: is not in the batch that it names", record.reference)));
         }

@@ -21,6 +21,8 @@ pub mod qr;
 pub mod request;
 pub mod rpc;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod verify;
 pub mod wallet;
 pub mod words;

@@ -2,6 +2,7 @@
 //! reaches. The graph is walked over a small source, so that the same code runs on proved answers of a node
 //! and on graphs in memory.
 
+use std::collections::btree_map::Entry as Entries;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use assent_proto::event::EventKind;
@@ -160,8 +161,8 @@ struct Walk<'a, S: Source> {
 impl<S: Source> Walk<'_, S> {
     /// Notes a thing, and that it is to be looked at if it is new.
     fn find(&mut self, node: Node) {
-        if !self.graph.nodes.contains_key(&node) {
-            self.graph.nodes.insert(node, None);
+        if let Entries::Vacant(new) = self.graph.nodes.entry(node) {
+            new.insert(None);
             self.queue.push_back(node);
         }
     }

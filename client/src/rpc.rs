@@ -47,6 +47,7 @@ pub struct Node {
     trust: Trust,
     /// The highest height that this node has proved to us.
     floor: Height,
+    lag_max: Duration,
 }
 
 /// An object as of a final block, or that there is none.
@@ -150,7 +151,7 @@ impl Node {
             .block_on(endpoint.connect())
             .map_err(|e| Failure::Unreachable(format!("{url}: {}", innermost(&e))))?;
         let client = LedgerClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
-        Ok(Node { runtime, client, trust: genesis.trust(), floor: Height(0) })
+        Ok(Node { runtime, client, trust: genesis.trust(), floor: Height(0), lag_max: LAG_MAX })
     }
 
     fn call<T>(&self, reply: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
@@ -180,7 +181,7 @@ impl Node {
                 self.floor = height;
                 return Ok((evidence, bytes));
             }
-            if begun.elapsed() > LAG_MAX {
+            if begun.elapsed() > self.lag_max {
                 let message =
                     format!("the node answers as of block {height} and has shown block {}", self.floor);
                 return Err(Failure::Proof(message));
@@ -387,3 +388,6 @@ fn innermost(error: &dyn std::error::Error) -> String {
     }
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests;

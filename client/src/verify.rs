@@ -181,3 +181,76 @@ pub fn status(ctx: &Context) -> Result<Reply, Failure> {
     );
     Ok(Reply::new(json, text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::*;
+    use assent_proto::Trail;
+
+    fn context(dir: &std::path::Path, chain: &Chain) -> Context {
+        let genesis = dir.join("genesis.toml");
+        std::fs::write(&genesis, chain.genesis.to_toml()).unwrap();
+        Context {
+            genesis: Some(genesis),
+            node: String::new(),
+            json: true,
+            lang: Lang::En,
+            passphrase_file: None,
+            passphrase_fd: None,
+            expires_in: 300,
+        }
+    }
+
+    /// R29: any changed byte of any kind of evidence file is refused, and the program says so.
+    #[test]
+    fn r29_every_changed_byte_of_an_evidence_file_is_refused() {
+        let mut chain = Chain::new();
+        let (body, envelope) = chain.envelope(1);
+        let happened = event(&chain, &body, 0, &assent_proto::ObjectRef::from(account_id(1)).new_trail());
+        let leaf = account_leaf(1, happened.links[0].after(&happened.leaf()));
+        let events = [happened];
+        let anchor = chain.block(&events, leaf.hash());
+        let dir = tempfile::tempdir().unwrap();
+        let ctx = context(dir.path(), &chain);
+        for (name, evidence) in [
+            ("event", event_evidence(&anchor, &events, 0, &envelope)),
+            ("state", state_evidence(&anchor, &leaf)),
+            ("trail", trail_evidence(&anchor, &leaf, &events)),
+        ] {
+            let file = dir.path().join(name);
+            let verdict = |bytes: &[u8]| {
+                std::fs::write(&file, bytes).unwrap();
+                run(&ctx, &VerifyArgs { files: vec![file.clone()] }).unwrap()
+            };
+            let good = verdict(&evidence);
+            assert_eq!(
+                (good.exit, good.json["files"][0]["claim"].as_str()),
+                (0, Some(name)),
+                "{}",
+                good.text
+            );
+            for at in 0..evidence.len() {
+                let mut bad = evidence.to_vec();
+                bad[at] ^= 1 << (at % 8);
+                let reply = verdict(&bad);
+                assert_eq!(reply.exit, EXIT_PROOF, "{name}: byte {at}: {}", reply.text);
+                assert!(reply.json["files"][0]["error"].as_str().is_some_and(|e| !e.is_empty()));
+            }
+            assert_eq!(verdict(&evidence[..evidence.len() - 1]).exit, EXIT_PROOF, "cut short");
+        }
+    }
+
+    #[test]
+    fn the_words_say_what_is_proved_and_as_of_when() {
+        let mut chain = Chain::new();
+        let leaf = account_leaf(1, Trail { length: 0, head: Hash::ZERO });
+        let anchor = chain.block(&[], leaf.hash());
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("state");
+        std::fs::write(&file, state_evidence(&anchor, &leaf)).unwrap();
+        let reply = run(&context(dir.path(), &chain), &VerifyArgs { files: vec![file] }).unwrap();
+        assert!(reply.text.contains("stood as shown after block 1"), "{}", reply.text);
+        assert!(reply.text.contains("2026-01-01T00:00:01Z, 3 validators"), "{}", reply.text);
+    }
+}

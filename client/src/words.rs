@@ -290,3 +290,97 @@ pub fn with_notice(terms: &Grant, notice: &str, lang: Lang) -> Grant {
 pub fn terms_hex(terms: &Grant) -> String {
     hex::encode(terms.encode())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assent_genesis::institution_id;
+    use assent_proto::{CaseId, field::List};
+
+    fn terms() -> Grant {
+        Grant {
+            grantee: institution_id("insurer"),
+            capacity: Capacity::Own,
+            items: vec![ItemId::of(101, 1)].try_into().unwrap(),
+            categories: List::empty(),
+            data_from: day("2022-01-01").unwrap(),
+            data_to: day("2022-12-31").unwrap(),
+            case: Some(CaseId(Hash([0xab; 32]))),
+            purpose: Purpose::ClaimsPayment,
+            actions: vec![UseAction::Read].try_into().unwrap(),
+            output: Output::Raw,
+            max_level: Level::High,
+            mode: Mode::OneTime,
+            uses: 1,
+            not_before: time("2026-11-22T00:00:00Z").unwrap(),
+            not_after: time("2026-12-31").unwrap(),
+            retention_days: 30,
+            onward: false,
+            jurisdictions: vec![156].try_into().unwrap(),
+            legal_basis: LegalBasis::Consent,
+            notice: Hash::ZERO,
+            language: Language::English,
+            policy_version: 1,
+        }
+    }
+
+    fn shown(lang: Lang) -> String {
+        let (genesis, ..) = assent_genesis::testing::four();
+        let item = Item {
+            code: 101,
+            scope: 1,
+            category: Category::ClaimDocument,
+            custodian: institution_id("hospital-a"),
+            level: Level::High,
+            opening: Opening::Prohibited,
+            recipients: List::empty(),
+        };
+        notice(&genesis, &AccountId(Hash([1; 32])), &terms(), &[(ItemId::of(101, 1), item)], lang)
+    }
+
+    #[test]
+    fn r2_a_person_reads_every_term_in_plain_words() {
+        let text = shown(Lang::En);
+        for line in [
+            "What: claim documents held by Hospital A (item 101/1)",
+            "From the period: 2022-01-01 to 2022-12-31",
+            "For: paying a claim",
+            "For the one case: abababab",
+            "It may: read",
+            "It receives: the records as they are",
+            "How often: once, and never again",
+            "Not after: 2026-12-31T23:59:59Z",
+            "It may be kept: 30 days",
+            "It may be passed on: no",
+            "In the countries: China",
+            "You may withdraw at any time.",
+        ] {
+            assert!(text.contains(line), "{line}\n--\n{text}");
+        }
+        let zh = shown(Lang::Zh);
+        for line in ["用途: 理赔给付", "使用次数: 仅一次，用后即止", "可否转提供: 不可以", "您可以随时撤回"]
+        {
+            assert!(zh.contains(line), "{line}\n--\n{zh}");
+        }
+    }
+
+    #[test]
+    fn the_notice_is_bound_to_the_grant_and_differs_by_language_and_terms() {
+        let (en, zh) = (shown(Lang::En), shown(Lang::Zh));
+        assert_ne!(notice_hash(&en), notice_hash(&zh));
+        let signed = with_notice(&terms(), &zh, Lang::Zh);
+        assert_eq!((signed.notice, signed.language), (notice_hash(&zh), Language::Chinese));
+    }
+
+    #[test]
+    fn days_and_times_read_as_they_are_shown() {
+        assert_eq!(day("1970-01-02"), Ok(Day(1)));
+        assert_eq!(show_day(day("2026-11-22").unwrap()), "2026-11-22");
+        assert_eq!(time("1970-01-01"), Ok(TimeMs(86_399_999)));
+        assert_eq!(show_time(TimeMs(1_500)), "1970-01-01T00:00:01Z");
+        for bad in ["", "2026-13-01", "1969-12-31", "tomorrow"] {
+            assert!(day(bad).is_err() && time(bad).is_err(), "{bad}");
+        }
+        assert_eq!(show_time(TimeMs(u64::MAX)), format!("{} ms", u64::MAX));
+    }
+}

@@ -1,0 +1,249 @@
+//! A node that lies, over a real connection: whatever it answers that is not proved, or not about what was
+//! asked, is refused.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use assent_proto::transaction::body_id;
+use assent_proto::{AccountId, CertifiedHeader, Leaf, Trail as TrailHead};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response};
+
+use super::api::ledger_server::{Ledger, LedgerServer};
+use super::*;
+use crate::testing::*;
+
+/// What the node answers; tests change it while it runs.
+#[derive(Default)]
+struct Script {
+    evidence: Vec<Bytes>,
+    transaction: Option<api::TransactionReply>,
+    blocks: Vec<api::BlockEvents>,
+}
+
+type Shared = Arc<Mutex<Script>>;
+struct Liar(Shared);
+
+#[tonic::async_trait]
+impl Ledger for Liar {
+    async fn submit(&self, _: Request<api::SubmitRequest>) -> Result<Response<api::SubmitReply>, Status> {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("assent-code", "11".parse().unwrap());
+        metadata.insert("assent-name", "Expired".parse().unwrap());
+        Err(Status::with_metadata(Code::InvalidArgument, "too late", metadata))
+    }
+    async fn get_transaction(
+        &self,
+        _: Request<api::TransactionRequest>,
+    ) -> Result<Response<api::TransactionReply>, Status> {
+        let reply = self.0.lock().unwrap().transaction.clone();
+        reply.map(Response::new).ok_or_else(|| Status::not_found("none"))
+    }
+    async fn get_object(
+        &self,
+        _: Request<api::ObjectRequest>,
+    ) -> Result<Response<api::EvidenceReply>, Status> {
+        let mut script = self.0.lock().unwrap();
+        let evidence =
+            if script.evidence.len() > 1 { script.evidence.remove(0) } else { script.evidence[0].clone() };
+        Ok(Response::new(api::EvidenceReply { evidence }))
+    }
+    async fn get_trail(
+        &self,
+        request: Request<api::ObjectRequest>,
+    ) -> Result<Response<api::EvidenceReply>, Status> {
+        self.get_object(request).await
+    }
+    async fn get_block(&self, _: Request<api::BlockRequest>) -> Result<Response<api::BlockReply>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+    type FollowStream = tokio_stream::Iter<std::vec::IntoIter<Result<api::BlockEvents, Status>>>;
+    async fn follow(&self, _: Request<api::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let blocks: Vec<_> = self.0.lock().unwrap().blocks.iter().cloned().map(Ok).collect();
+        Ok(Response::new(tokio_stream::iter(blocks)))
+    }
+    async fn get_uses(&self, _: Request<api::UsesRequest>) -> Result<Response<api::UsesReply>, Status> {
+        Ok(Response::new(api::UsesReply { body_ids: vec![Bytes::from_static(b"short")] }))
+    }
+    async fn get_status(&self, _: Request<api::StatusRequest>) -> Result<Response<api::StatusReply>, Status> {
+        Ok(Response::new(api::StatusReply { genesis: Bytes::from_static(&[9; 32]), ..Default::default() }))
+    }
+}
+
+/// Serves on a free port until the test's process ends.
+fn serve(script: Shared) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener).unwrap());
+            let server = tonic::transport::Server::builder().add_service(LedgerServer::new(Liar(script)));
+            server.serve_with_incoming(incoming).await.unwrap();
+        });
+    });
+    address
+}
+
+fn connect(chain: &Chain) -> (Node, Shared) {
+    let script = Shared::default();
+    let address = serve(script.clone());
+    let mut node = Node::connect(&format!("http://{address}"), &chain.genesis).unwrap();
+    node.lag_max = Duration::ZERO;
+    (node, script)
+}
+
+fn new_trail() -> TrailHead {
+    ObjectRef::from(account_id(1)).new_trail()
+}
+
+fn proof_fails<T>(outcome: Result<T, Failure>) -> bool {
+    matches!(outcome, Err(Failure::Proof(_)))
+}
+
+fn final_reply(envelope: &Bytes, evidence: Vec<Bytes>) -> api::TransactionReply {
+    let status = api::TransactionStatus::Final as i32;
+    api::TransactionReply { status, receipt: None, envelope: envelope.clone(), evidence }
+}
+
+fn one_leaf(chain: &mut Chain, n: u8) -> (CertifiedHeader, Leaf) {
+    let leaf = account_leaf(n, ObjectRef::from(account_id(n)).new_trail());
+    (chain.block(&[], leaf.hash()), leaf)
+}
+
+#[test]
+fn an_object_is_shown_only_with_its_proof() {
+    let mut chain = Chain::new();
+    let (anchor, leaf) = one_leaf(&mut chain, 1);
+    let good = state_evidence(&anchor, &leaf);
+    let (mut node, script) = connect(&chain);
+    let mut ask = |evidence: Bytes, account: AccountId| {
+        script.lock().unwrap().evidence = vec![evidence];
+        node.object(account.into())
+    };
+    assert!(matches!(ask(good.clone(), account_id(1)).unwrap().object, Some(Object::Account(_))));
+    assert!(proof_fails(ask(good.clone(), account_id(2))), "it is about another account");
+    let mut changed = good.to_vec();
+    changed[good.len() / 2] ^= 1;
+    assert!(proof_fails(ask(changed.into(), account_id(1))));
+    let other = account_leaf(1, TrailHead { length: 7, head: Hash::ZERO });
+    assert!(
+        proof_fails(ask(state_evidence(&anchor, &other), account_id(1))),
+        "the state does not hold it so"
+    );
+}
+
+#[test]
+fn a_node_may_not_go_back_behind_what_it_has_shown() {
+    let mut chain = Chain::new();
+    let (old, leaf) = one_leaf(&mut chain, 1);
+    let new = chain.block(&[], leaf.hash());
+    let (mut node, script) = connect(&chain);
+    script.lock().unwrap().evidence = vec![state_evidence(&new, &leaf), state_evidence(&old, &leaf)];
+    assert_eq!(node.object(leaf.object).unwrap().height, Height(2));
+    assert!(proof_fails(node.object(leaf.object)));
+    // Behind for a moment is no lie.
+    node.lag_max = Duration::from_secs(10);
+    script.lock().unwrap().evidence = vec![state_evidence(&old, &leaf), state_evidence(&new, &leaf)];
+    assert_eq!(node.object(leaf.object).unwrap().height, Height(2));
+}
+
+#[test]
+fn a_transaction_is_shown_only_with_its_own_events_in_turn() {
+    let mut chain = Chain::new();
+    let (body, envelope) = chain.envelope(1);
+    let (_, other_envelope) = chain.envelope(2);
+    let first = event(&chain, &body, 0, &new_trail());
+    let second = event(&chain, &body, 1, &first.links[0].after(&first.leaf()));
+    let events = [first, second];
+    let anchor = chain.block(&events, Hash::ZERO);
+    let proofs: Vec<_> = (0..2).map(|i| event_evidence(&anchor, &events, i, &envelope)).collect();
+    let id = body_id(&chain.genesis.hash(), &body.encode());
+    let (mut node, script) = connect(&chain);
+    let mut ask = |envelope: &Bytes, evidence: Vec<Bytes>| {
+        script.lock().unwrap().transaction = Some(final_reply(envelope, evidence));
+        node.transaction(id, false)
+    };
+    let shown = ask(&envelope, proofs.clone()).unwrap().unwrap();
+    assert_eq!((shown.events.len(), shown.outcome(), shown.height), (2, "applied", Height(1)));
+    assert!(proof_fails(ask(&other_envelope, proofs.clone())), "another transaction");
+    assert!(proof_fails(ask(&envelope, vec![])), "no event");
+    assert!(proof_fails(ask(&envelope, vec![proofs[1].clone()])), "the first event is missing");
+    assert!(proof_fails(ask(&envelope, vec![proofs[0].clone(), proofs[0].clone()])), "one twice");
+    let mut bad_signature = envelope.to_vec();
+    *bad_signature.last_mut().unwrap() ^= 1;
+    assert!(proof_fails(ask(&bad_signature.into(), proofs)));
+}
+
+#[test]
+fn r4_a_list_of_uses_is_complete_or_refused() {
+    let mut chain = Chain::new();
+    let (body, _) = chain.envelope(1);
+    let first = event(&chain, &body, 0, &new_trail());
+    let second = event(&chain, &body, 1, &first.links[0].after(&first.leaf()));
+    let leaf = account_leaf(1, second.links[0].after(&second.leaf()));
+    let events = [first, second];
+    let anchor = chain.block(&events, leaf.hash());
+    let (mut node, script) = connect(&chain);
+    let mut ask = |events: &[Event]| {
+        script.lock().unwrap().evidence = vec![trail_evidence(&anchor, &leaf, events)];
+        node.trail(leaf.object)
+    };
+    assert_eq!(ask(&events).unwrap().unwrap().events.len(), 2);
+    for part in [&events[..1], &events[1..], &[], &[events[1].clone(), events[0].clone()]] {
+        assert!(proof_fails(ask(part)));
+    }
+}
+
+#[test]
+fn r4_a_chain_with_a_block_or_an_event_missing_is_refused() {
+    let mut chain = Chain::new();
+    let (body, _) = chain.envelope(1);
+    let mut blocks = Vec::new();
+    for _ in 0..3 {
+        let events = [event(&chain, &body, 0, &new_trail())];
+        let header = chain.block(&events, Hash::ZERO);
+        let events = events.iter().map(Element::write).collect();
+        blocks.push(api::BlockEvents { header: Some(header.write()), events });
+    }
+    let (mut node, script) = connect(&chain);
+    let mut ask = |blocks: Vec<api::BlockEvents>| {
+        script.lock().unwrap().blocks = blocks;
+        let mut seen = 0;
+        node.follow(Height(1), Height(3), |b| {
+            seen += b.events.len();
+            Ok(true)
+        })
+        .map(|()| seen)
+    };
+    assert_eq!(ask(blocks.clone()).unwrap(), 3);
+    assert!(proof_fails(ask(blocks[..2].to_vec())), "the last block is missing");
+    assert!(proof_fails(ask(vec![blocks[0].clone(), blocks[2].clone()])), "a block is missing");
+    assert!(proof_fails(ask(blocks[1..].to_vec())), "the first block is missing");
+    let mut silent = blocks.clone();
+    silent[1].events.clear();
+    assert!(proof_fails(ask(silent)), "an event is missing");
+    let mut uncertified = blocks;
+    if let Some(c) = uncertified[2].header.as_mut().and_then(|h| h.certificate.as_mut()) {
+        c.signatures.pop();
+    }
+    assert!(proof_fails(ask(uncertified)), "two of four validators are no quorum");
+}
+
+#[test]
+fn refusals_keep_their_code_and_silence_has_its_own() {
+    let chain = Chain::new();
+    let (mut node, _script) = connect(&chain);
+    let (_, bytes) = chain.envelope(1);
+    let envelope = <Envelope as Message>::decode(&bytes).unwrap();
+    let refused = node.submit(&envelope).err().unwrap();
+    assert_eq!((refused.number(), refused.name(), refused.exit()), (11, "Expired", 2));
+    assert!(proof_fails(node.status()), "the node is of another chain");
+    assert!(proof_fails(node.uses(Hash::ZERO)), "an id of five bytes");
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = Node::connect(&format!("http://{free}"), &chain.genesis).err().unwrap();
+    assert_eq!(silent.exit(), 5);
+}

@@ -1,0 +1,139 @@
+//! The program as people and scripts run it: exit codes, JSON, passphrases, what it leaves on disk.
+#![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A folder with a devnet of one node, and the file that opens its keys.
+struct Site {
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Site {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("pass"), "correct horse\n").unwrap();
+        fs::write(dir.path().join("wrong"), "incorrect\n").unwrap();
+        let site = Site { dir };
+        let (code, out) =
+            site.run("genesis devnet --out net --nodes 1 --institutions 1 --passphrase-file pass");
+        assert_eq!((code, out["nodes"][0]["institution"].as_str()), (0, Some("bureau")), "{out}");
+        site
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, args: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));
+        command.current_dir(self.dir.path()).args(args.split(' ')).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &str) -> (i32, Value) {
+        answer(self.command(args).arg("--json").output().unwrap())
+    }
+}
+
+fn answer(out: Output) -> (i32, Value) {
+    let json = serde_json::from_slice(&out.stdout).unwrap_or(Value::Null);
+    (out.status.code().unwrap(), json)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_devnet_has_its_keys_in_private_files_and_one_genesis() {
+    let site = Site::new();
+    for name in ["net/bureau/consensus.key", "net/bureau/network.key"] {
+        let text = fs::read_to_string(site.path(name)).unwrap();
+        assert_eq!(hex::decode(text.trim_end()).unwrap().len(), 32);
+        assert_eq!(mode(&site.path(name)), 0o600);
+    }
+    assert_eq!(mode(&site.path("net/bureau/operator.age")), 0o600);
+    let (code, shown) = site.run("genesis show --genesis net/genesis.toml");
+    assert_eq!((code, shown["validators"].as_array().unwrap().len()), (0, 1));
+    let (_, keys) = site.run("institution show --keyfile net/bureau/operator.age --passphrase-file pass");
+    assert_eq!(keys["encryption_key"], shown["institutions"][0]["encryption_key"], "packages will open");
+    let (code, again) = site.run("genesis devnet --out net --passphrase-file pass");
+    assert_eq!((code, again["code_name"].as_str()), (1, Some("FileExists")));
+}
+
+#[test]
+fn each_failure_has_its_exit_code_and_name() {
+    let site = Site::new();
+    let check = |args: &str, code: i32, name: &str| {
+        let (exit, json) = site.run(args);
+        assert_eq!((exit, json["code_name"].as_str()), (code, Some(name)), "{args}: {json}");
+    };
+    check("institution show --keyfile net/bureau/operator.age --passphrase-file wrong", 1, "WrongPassphrase");
+    check("wallet show --wallet net/bureau/operator.age --passphrase-file pass", 1, "NotAKeyFile");
+    check("genesis hash", 1, "NoGenesis");
+    check("genesis hash --genesis pass", 1, "BadGenesis");
+    check("verify pass", 1, "NoGenesis");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    check(&format!("status --genesis net/genesis.toml --node http://{free}"), 5, "Unreachable");
+
+    let (exit, json) = site.run("verify pass --genesis net/genesis.toml");
+    assert_eq!((exit, json["valid"].as_bool()), (4, Some(false)));
+    assert_eq!(site.run("wallet grant --no-such-option").0, 1);
+    assert_eq!(site.run("--help").0, 0);
+}
+
+#[test]
+fn a_passphrase_comes_from_a_descriptor_and_never_from_the_arguments() {
+    let site = Site::new();
+    let program = env!("CARGO_BIN_EXE_assent");
+    let script = format!("exec {program} --json wallet new --wallet lin.wallet --passphrase-fd 3 3<pass");
+    let out = Command::new("sh").arg("-c").arg(script).current_dir(site.dir.path()).output().unwrap();
+    assert_eq!(answer(out).0, 0);
+    assert_eq!(mode(&site.path("lin.wallet")), 0o600);
+    assert_eq!(site.run("wallet show --wallet lin.wallet --passphrase-file pass").1["accounts"], 0);
+    let help = site.command("wallet new --help").output().unwrap();
+    assert!(!String::from_utf8(help.stdout).unwrap().contains("--passphrase <"));
+}
+
+#[test]
+fn an_enrolment_request_names_the_account_and_stays_in_the_wallet() {
+    let site = Site::new();
+    site.run("wallet new --wallet lin.wallet --passphrase-file pass");
+    let enrol = "wallet enrol-request --wallet lin.wallet --custodian bureau --genesis net/genesis.toml \
+                 --passphrase-file pass -o lin.enrol";
+    let (code, request) = site.run(enrol);
+    assert_eq!(code, 0, "{request}");
+    let (_, accounts) = site.run("wallet show --wallet lin.wallet --passphrase-file pass");
+    assert_eq!(accounts["accounts"], 1);
+    let file: Value = serde_json::from_slice(&fs::read(site.path("lin.enrol")).unwrap()).unwrap();
+    assert_eq!(file, request["request"]);
+    assert_eq!(site.run(enrol).1["code_name"], "FileExists");
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let site = Site::new();
+    for command in [
+        "wallet",
+        "wallet grant",
+        "wallet uses",
+        "institution anchor",
+        "institution request",
+        "custodian release",
+        "audit trace",
+        "audit supervise",
+        "verify",
+        "genesis collect",
+        "case new",
+    ] {
+        let out = site.command(&format!("{command} --help")).output().unwrap();
+        assert!(out.status.success() && out.stdout.len() > 100, "{command}");
+    }
+    let long = site.command("--help").output().unwrap();
+    assert!(String::from_utf8(long.stdout).unwrap().contains("Exit codes:"));
+}
