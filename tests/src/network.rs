@@ -28,11 +28,7 @@ pub fn program(name: &str) -> PathBuf {
         dir.pop();
     }
     let path = dir.join(name);
-    assert!(
-        path.exists(),
-        "{} is not built; run cargo build --release --workspace --bins",
-        path.display()
-    );
+    assert!(path.exists(), "{} is not built; run cargo build --release --workspace --bins", path.display());
     path
 }
 
@@ -173,7 +169,8 @@ impl Network {
     /// The status of node `i`, `None` while it does not answer.
     pub fn status(&self, i: usize) -> Option<Value> {
         let mut command = Command::new(program("assentd"));
-        let out = command.args(["status", "--json", "--rpc", &self.url(i)]).stdin(Stdio::null()).output().ok()?;
+        let out =
+            command.args(["status", "--json", "--rpc", &self.url(i)]).stdin(Stdio::null()).output().ok()?;
         out.status.success().then(|| serde_json::from_slice(&out.stdout).ok())?
     }
 
