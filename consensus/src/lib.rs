@@ -122,6 +122,7 @@ pub enum Output {
 
 /// Two signed statements of one validator of which an honest one makes at most one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "rare")]
 pub enum Evidence {
     /// Two votes of one kind in one round.
     Votes(SignedVote, SignedVote),

@@ -152,6 +152,7 @@ pub(crate) mod wire {
 
     #[derive(Clone, PartialEq, prost::Oneof)]
     #[prost(skip_debug)]
+    #[allow(clippy::large_enum_variant, reason = "lives only while it is decoded or encoded")]
     pub enum Kind {
         #[prost(message, tag = "1")]
         Proposal(Proposal),
@@ -294,6 +295,7 @@ impl Element for RoundVote {
 
 /// A message from one validator to the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "moved once from the wire to the core; few are held")]
 pub enum ConsensusMessage {
     /// A proposal.
     Proposal(SignedProposal),

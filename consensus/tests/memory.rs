@@ -1,5 +1,6 @@
 //! A validator never contradicts what it signed: the intent is durable before the signature, a log that is
 //! damaged anywhere is not used, and a signature that it does not remember silences it.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

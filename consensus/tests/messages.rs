@@ -1,4 +1,5 @@
 //! What comes from outside is hostile: one encoding for each message, bounds, and a reason for each refusal.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
