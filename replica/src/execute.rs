@@ -153,7 +153,7 @@ pub(crate) fn build(
     builder: Address,
     now: TimeMs,
     pool: &Pool,
-) -> (Executed, Vec<(BodyId, Invalid)>) {
+) -> (Executed, Block, Vec<(BodyId, Invalid)>) {
     let time = head.next_time(now);
     let (mut txs, refused) = choose(head, time, pool);
     let applied = head.apply(time, &txs).unwrap_or_else(|_| {
@@ -182,7 +182,7 @@ pub(crate) fn build(
     };
     let block = Block { header, transactions, parent_certificate: head.certificate.clone() };
     let bytes = block.encode();
-    (Executed { header: block.header, bytes, txs, applied }, refused)
+    (Executed { header: block.header.clone(), bytes, txs, applied }, block, refused)
 }
 
 /// As many as a block may hold, in the pool's order.

@@ -46,6 +46,7 @@ pub struct Part {
 
 /// What one validator says to one other, or to all.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // never held in numbers
 pub enum PeerMessage {
     /// Envelopes that came in over the sender's own door; at most [`TRANSACTIONS_MAX`]. To all.
     Transactions(Vec<Bytes>),

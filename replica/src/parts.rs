@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use assent_proto::{Address, BlockId, Height, TimeMs};
+use assent_proto::{Address, Block, BlockId, Height, TimeMs};
 
 use crate::execute;
 use crate::message::Part;
@@ -26,6 +26,8 @@ pub(crate) struct Body {
     pub(crate) round: u32,
     /// The block's canonical encoding.
     pub(crate) bytes: Bytes,
+    /// The same decoded, until it is executed.
+    pub(crate) block: Option<Block>,
     /// Whether it is on disk.
     pub(crate) kept: bool,
 }
@@ -134,7 +136,7 @@ impl Bodies {
         };
         match execute::decode(&key.block, &bytes) {
             Ok(block) if block.header.height == key.height => {
-                self.put(key.block, key.height, key.round, bytes, false);
+                self.put(key.block, key.round, bytes, block, false);
                 Taken::Whole
             }
             _ if key.asked.is_some() => Taken::Lied,
@@ -172,14 +174,15 @@ impl Bodies {
     }
 
     /// Keeps a whole body; `kept` says that it is on disk.
-    pub(crate) fn put(&mut self, id: BlockId, height: Height, round: u32, bytes: Bytes, kept: bool) {
+    pub(crate) fn put(&mut self, id: BlockId, round: u32, bytes: Bytes, block: Block, kept: bool) {
         while self.whole.len() >= BODIES_MAX {
             let least =
                 self.whole.iter().min_by_key(|(_, b)| (!b.kept, b.height, b.round)).map(|(id, _)| *id);
             least.and_then(|id| self.whole.remove(&id));
         }
         self.streams.retain(|k, _| k.block != id);
-        self.whole.insert(id, Body { height, round, bytes, kept });
+        let height = block.header.height;
+        self.whole.insert(id, Body { height, round, bytes, block: Some(block), kept });
     }
 
     /// Forgets what is below a height.

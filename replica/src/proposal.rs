@@ -74,14 +74,14 @@ impl<S: Storage> Replica<S> {
     }
 
     fn build(&mut self, me: Address, height: Height, round: u32) -> Result<BlockId, Fault> {
-        let (executed, refused) = execute::build(&self.chain, &self.head, me, self.now, &self.pool);
+        let (executed, block, refused) = execute::build(&self.chain, &self.head, me, self.now, &self.pool);
         for (body, reason) in refused {
             self.pool.remove(&body);
             self.out.push(Output::Refused { body, reason });
         }
         let id = executed.header.id();
         self.storage.put_proposal(height, round, &id, &executed.bytes)?;
-        self.bodies.put(id, height, round, executed.bytes.clone(), true);
+        self.bodies.put(id, round, executed.bytes.clone(), block, true);
         self.remember(id, Ok(executed));
         Ok(id)
     }
@@ -181,10 +181,10 @@ impl<S: Storage> Replica<S> {
         if self.candidates.contains_key(id) {
             return;
         }
-        let Some(body) = self.bodies.get(id) else { return };
+        let Some(body) = self.bodies.get_mut(id) else { return };
         let bytes = body.bytes.clone();
-        let verdict = execute::decode(id, &bytes)
-            .and_then(|block| execute::execute(&self.chain, &self.head, &self.pool, block, bytes));
+        let decoded = body.block.take().map_or_else(|| execute::decode(id, &bytes), Ok);
+        let verdict = decoded.and_then(|b| execute::execute(&self.chain, &self.head, &self.pool, b, bytes));
         self.remember(*id, verdict);
     }
 
@@ -203,8 +203,8 @@ impl<S: Storage> Replica<S> {
         if self.bodies.get(id).is_none() {
             let height = self.head.height.next();
             for (round, bytes) in self.storage.proposals(height)? {
-                if execute::decode(id, &bytes).is_ok() {
-                    self.bodies.put(*id, height, round, bytes, true);
+                if let Ok(block) = execute::decode(id, &bytes) {
+                    self.bodies.put(*id, round, bytes, block, true);
                 }
             }
         }

@@ -23,6 +23,7 @@ use crate::storage::{Commit, Storage, StorageFault};
 
 /// What happens to a validator.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // never held in numbers
 pub enum Input {
     /// The time that [`Replica::next_wake`] named has come.
     Wake,

@@ -137,7 +137,7 @@ fn restore_bodies<S: Storage>(storage: &mut S, height: Height) -> Result<Bodies,
     for (round, bytes) in storage.proposals(height)? {
         let block = Block::decode(&bytes)
             .map_err(|_| Fault::DamagedBlock { height, what: "a proposal cannot be decoded" })?;
-        bodies.put(block.header.id(), height, round, bytes, true);
+        bodies.put(block.header.id(), round, bytes, block, true);
     }
     Ok(bodies)
 }
