@@ -357,3 +357,31 @@ fn an_openings_use_shows_in_every_trail_of_whom_it_concerns() {
     assert_eq!(scene.world.kinds(scene.person.account()).last(), Some(&EventKind::Permitted));
     assert_eq!(scene.world.kinds(scene.item).last(), Some(&EventKind::Permitted));
 }
+
+#[test]
+fn a_record_of_another_item_is_not_anchored_under_this_one() {
+    // Else a record could be had under an item of a lower level, or one that is open.
+    let mut scene = Scene::new();
+    let (a, insurer) = (scene.four.hospital_a.clone(), scene.four.insurer.clone());
+    let lower = scene.world.item(&a, 60, Category::ClaimDocument, Level::None, Opening::Unconditional);
+    let purpose = Purpose::Statistics;
+    let ask = RequestAccess { item: lower, case: None, purpose, ..scene.ask(None) };
+    assert_eq!(scene.request(&insurer, ask), Err(Denial::RecordNotAnchored));
+}
+
+#[test]
+fn a_delivery_by_another_than_the_custodian_joins_nobodys_trail() {
+    let mut scene = Scene::new();
+    scene.settle();
+    let (b, insurer) = (scene.four.hospital_b.clone(), scene.four.insurer.clone());
+    let grant = scene.grant(scene.terms()).unwrap();
+    let permit = scene.request(&insurer, scene.ask(Some(grant))).unwrap();
+    let delivery = scene.delivery(permit);
+    assert_eq!(scene.deliver(&b, delivery.clone()), Err(Denial::NotTheCustodian));
+    assert_eq!(scene.world.events().last().unwrap().links.len(), 1);
+    let late = Deliver { released_height: scene.world.next().height, ..delivery };
+    let a = scene.four.hospital_a.clone();
+    assert_eq!(scene.deliver(&a, late), Err(Denial::ReleaseHeightUnknown));
+    let denied = scene.world.events().last().unwrap();
+    assert!(denied.link(&permit.into()).is_some() && denied.link(&grant.into()).is_some());
+}

@@ -112,3 +112,14 @@ fn r1_custody_is_true_to_life() {
     assert_eq!(register(&four.hospital_a, Category::Prescription), Ok(()));
     assert_eq!(register(&four.insurer, Category::Encounter), Err(Denial::NotPermittedRole));
 }
+
+#[test]
+fn r6_a_case_is_not_settled_by_other_records() {
+    let mut scene = Scene::new();
+    let bureau = scene.four.bureau.clone();
+    let level = Level::Moderate;
+    let item = scene.world.item(&bureau, 61, Category::ClaimDocument, level, Opening::Prohibited);
+    let anchor = Action::AnchorRecords(anchor_of(item, &[record(&scene.person, 1, 100)], &[scene.case]));
+    assert_eq!(scene.world.run(&bureau, anchor), Err(Denial::NotPermittedRole));
+    assert!(scene.world.kinds(scene.case).is_empty());
+}

@@ -212,3 +212,12 @@ fn a_key_enrolled_in_a_block_signs_from_the_next() {
     world.submit(enrolment).unwrap();
     assert_eq!(world.check(&same_block), Ok(()));
 }
+
+#[test]
+fn the_replay_window_forgets_what_has_expired() {
+    let mut scene = Scene::new();
+    assert!(scene.world.window().len() > 2);
+    scene.world.wait(parameters(scene.world.state()).transaction_life_ms + BLOCK_MS);
+    scene.world.block(vec![]).unwrap();
+    assert!(scene.world.window().is_empty());
+}
