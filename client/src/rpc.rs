@@ -186,7 +186,7 @@ impl Node {
                     format!("the node answers as of block {height} and has shown block {}", self.floor);
                 return Err(Failure::Proof(message));
             }
-            self.runtime.block_on(tokio::time::sleep(Duration::from_millis(20)));
+            self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(20)).await });
         }
     }
 
