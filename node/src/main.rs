@@ -1,5 +1,6 @@
 //! assentd's command line: reads arguments, starts the node, turns signals and errors into an end.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -158,10 +159,15 @@ fn run_node(run: Run) -> Result<(), Failure> {
     result
 }
 
+/// What is logged unless RUST_LOG says otherwise: consensus logs every vote, libp2p every hiccup.
+const LOG_FILTER: &str = "info,arc_malachitebft_core_consensus=warn,libp2p_gossipsub=error";
+
 fn start_log(format: LogFormat) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,libp2p_gossipsub=error"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

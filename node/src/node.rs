@@ -64,8 +64,8 @@ pub enum NodeError {
         /// Why.
         error: std::io::Error,
     },
-    /// A part of the node panicked.
-    #[error("a part of the node failed: {0}")]
+    /// A part of the node ended that must not.
+    #[error("{0}")]
     Broken(&'static str),
 }
 
@@ -114,7 +114,8 @@ impl Node {
         let now = clock.now();
         let (founding, key) = (genesis.clone(), Some(keys.consensus.clone()));
         let opened = tokio::task::spawn_blocking(move || Replica::open(now, founding, key, store)).await;
-        let (replica, first) = opened.map_err(|_| NodeError::Broken("the replica, while opening"))??;
+        let (replica, first) =
+            opened.map_err(|_| NodeError::Broken("the replica panicked while opening"))??;
         let tip = reader.tip()?;
         metrics.height.set(tip.as_ref().map_or(0, |t| t.header.height.0));
         // Opening may have committed blocks besides; what they changed is among `first`, and shown after this.
@@ -132,7 +133,7 @@ impl Node {
                 // Nobody listens any more if the node is being dropped.
                 let _ = tell.send(runner.run(first, mail));
             })
-            .map_err(|_| NodeError::Broken("starting a thread"))?;
+            .map_err(|_| NodeError::Broken("no thread could be started"))?;
 
         let swarm = tokio::spawn(swarm.run());
         let (stop, stopped) = watch::channel(false);
@@ -160,34 +161,44 @@ impl Node {
     /// Runs until `until` completes or something fails, then shuts down: the interface first, so that nothing
     /// new comes in, then the loop after its current step, then the network.
     pub async fn run(mut self, until: impl Future<Output = ()>) -> Result<(), NodeError> {
-        let early = tokio::select! {
-            () = until => None,
-            ended = &mut self.ended => Some(ended),
+        let end = tokio::select! {
+            () = until => End::Asked,
+            ended = &mut self.ended => End::Replica(ended.ok()),
+            _ = &mut self.swarm => End::Network,
+            _ = &mut self.server => End::Interface,
         };
         self.stop.send_replace(true);
-        let result = match early {
-            Some(ended) => ended,
-            None => {
-                self.inbox.stop();
-                (&mut self.ended).await
-            }
+        let (cause, ended) = match end {
+            End::Replica(ended) => (None, ended),
+            End::Asked => (None, self.end_loop().await),
+            End::Network => (Some("the network task ended"), self.end_loop().await),
+            End::Interface => (Some("the public interface ended"), self.end_loop().await),
         };
         self.network.stop().await;
-        // The swarm's end, whatever it was, changes nothing any more; the database closes with the last handle.
-        let _ = self.swarm.await;
-        self.server.abort();
-        let _ = self.server.await;
-        let joined = tokio::task::spawn_blocking(move || self.thread.join().is_ok()).await;
-        match result {
-            Ok(ended) => Ok(ended?),
-            Err(_) => Err(NodeError::Broken("the replica's thread panicked")),
+        // Neither can end in a way that changes anything now; the database closes with the last handle.
+        if !self.swarm.is_finished() {
+            let _ = self.swarm.await;
         }
-        .and(if joined.unwrap_or(false) {
-            Ok(())
-        } else {
-            Err(NodeError::Broken("the replica's thread panicked"))
-        })
+        self.server.abort();
+        // It says nothing that `ended` does not.
+        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        ended.ok_or(NodeError::Broken("the replica's thread panicked"))??;
+        cause.map_or(Ok(()), |part| Err(NodeError::Broken(part)))
     }
+
+    async fn end_loop(&mut self) -> Option<Result<(), Fault>> {
+        self.inbox.stop();
+        (&mut self.ended).await.ok()
+    }
+}
+
+/// What ends a node.
+enum End {
+    Asked,
+    /// `None` if its thread panicked.
+    Replica(Option<Result<(), Fault>>),
+    Network,
+    Interface,
 }
 
 fn settings<'a>(config: &Config, keys: &'a Keys) -> Result<network::Settings<'a>, NodeError> {

@@ -4,6 +4,7 @@
 //! appended to before every signature, and what is in it is the consensus crate's to say. Reading for the
 //! public interface is [`crate::reader`]'s, over the same handle.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -64,6 +65,9 @@ pub enum OpenError {
 pub struct Store {
     db: Arc<DB>,
     votes: File,
+    /// Keys of the proposals that are kept. Known here, so that dropping them leaves no range tombstones
+    /// behind, which every later read would have to pass.
+    proposals: BTreeSet<[u8; 44]>,
     metrics: Metrics,
 }
 
@@ -73,7 +77,9 @@ impl Store {
         let path = home.join(DATABASE);
         let database = |error| OpenError::Database { path: path.display().to_string(), error };
         let db = DB::open_cf_descriptors(&options(), &path, descriptors()).map_err(database)?;
-        let store = Store { db: Arc::new(db), votes: open_votes(home)?, metrics };
+        let mut store =
+            Store { db: Arc::new(db), votes: open_votes(home)?, proposals: BTreeSet::new(), metrics };
+        store.proposals = store.kept_proposals().map_err(database)?;
         match store.meta(KEY_GENESIS).map_err(database)? {
             None => store.found(genesis).map_err(database)?,
             Some(found) if found != genesis.as_bytes() => {
@@ -99,6 +105,11 @@ impl Store {
         batch.put_cf(self.table(META), KEY_GENESIS, genesis.as_bytes());
         batch.put_cf(self.table(META), KEY_LAYOUT, LAYOUT);
         self.write(batch)
+    }
+
+    fn kept_proposals(&self) -> Result<BTreeSet<[u8; 44]>, rocksdb::Error> {
+        let rows = self.db.iterator_cf(self.table(PROPOSALS), IteratorMode::Start);
+        rows.filter_map(|row| row.map(|(key, _)| key[..].try_into().ok()).transpose()).collect()
     }
 
     fn meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
@@ -132,7 +143,9 @@ impl Store {
         }
         self.add_receipts(&mut batch, commit);
         self.add_events(&mut batch, commit);
-        batch.delete_range_cf(self.table(PROPOSALS), height_key(Height(0)), height_key(height.next()));
+        for key in self.proposals.range(..proposal_key(height.next(), 0, &[0; 32])) {
+            batch.delete_cf(self.table(PROPOSALS), key);
+        }
         batch
     }
 
@@ -199,6 +212,7 @@ impl Storage for Store {
     fn commit(&mut self, commit: &Commit) -> Result<(), StorageFault> {
         let begun = Instant::now();
         self.write(self.block_batch(commit)).map_err(|e| fault("committing a block", e))?;
+        self.proposals = self.proposals.split_off(&proposal_key(commit.height().next(), 0, &[0; 32]));
         Metrics::observe(&self.metrics.commit_time, begun.elapsed());
         Ok(())
     }
@@ -211,20 +225,22 @@ impl Storage for Store {
         bytes: &Bytes,
     ) -> Result<(), StorageFault> {
         let mut batch = WriteBatch::default();
-        batch.put_cf(self.table(PROPOSALS), proposal_key(height, round, block.0.as_bytes()), bytes);
-        self.write(batch).map_err(|e| fault("keeping a proposal", e))
+        let key = proposal_key(height, round, block.0.as_bytes());
+        batch.put_cf(self.table(PROPOSALS), key, bytes);
+        self.write(batch).map_err(|e| fault("keeping a proposal", e))?;
+        self.proposals.insert(key);
+        Ok(())
     }
 
     fn proposals(&mut self, height: Height) -> Result<Vec<(u32, Bytes)>, StorageFault> {
         let mut found = Vec::new();
-        let from = height_key(height);
-        let rows = IteratorMode::From(&from, rocksdb::Direction::Forward);
-        for row in self.db.iterator_cf(self.table(PROPOSALS), rows) {
-            let (key, value) = row.map_err(|e| fault("reading proposals", e))?;
-            match key.get(..12).and_then(read_place) {
-                Some((h, round)) if h == height => found.push((round, value.into_vec().into())),
-                _ => break,
-            }
+        let of_height = proposal_key(height, 0, &[0; 32])..proposal_key(height.next(), 0, &[0; 32]);
+        for key in self.proposals.range(of_height) {
+            let value =
+                self.db.get_cf(self.table(PROPOSALS), key).map_err(|e| fault("reading proposals", e))?;
+            let bytes = value.ok_or_else(|| fault("reading proposals", "one is missing"))?;
+            let (_, round) = read_place(&key[..12]).expect("a proposal's key begins with its place");
+            found.push((round, bytes.into()));
         }
         Ok(found)
     }

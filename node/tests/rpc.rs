@@ -43,15 +43,15 @@ async fn bad_input_gets_its_code_and_the_node_goes_on() {
 
     for (what, bytes, expected) in bad_inputs(&devnet, &envelope) {
         for wait in [Wait::Accepted, Wait::Final] {
-            let status = client.submit(submit(bytes.clone(), wait)).await.expect_err(what);
+            let status = client.submit(submit(bytes.clone(), wait)).await.err().expect(what);
             assert_eq!(coded(&status), Some(expected), "{what}: {status:?}");
         }
     }
     let far_too_large = vec![0; 1 << 20];
-    let status = client.submit(submit(far_too_large, Wait::Accepted)).await.unwrap_err();
+    let status = client.submit(submit(far_too_large, Wait::Accepted)).await.err().unwrap();
     assert_eq!(coded(&status), Some(Invalid::TooLarge), "an RPC body over the limit: {status:?}");
     let no_wait = SubmitRequest { envelope: good(&devnet, 3), wait: 77 };
-    assert_eq!(client.submit(no_wait).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(client.submit(no_wait).await.err().unwrap().code(), Code::InvalidArgument);
 
     let next = client.submit(submit(good(&devnet, 2), Wait::Final)).await.unwrap().into_inner();
     assert!(next.receipt.unwrap().height > first.receipt.unwrap().height, "the node goes on");
@@ -136,7 +136,7 @@ async fn answers_are_evidence_that_the_genesis_file_verifies() {
 
     let tx = TransactionRequest { body_id: reply.body_id.clone(), wait: false };
     let tx = client.get_transaction(tx).await.unwrap().into_inner();
-    assert_eq!(tx.status(), TransactionStatus::Final);
+    assert!(tx.status() == TransactionStatus::Final);
     assert_eq!(tx.envelope, envelope);
     assert_eq!(tx.evidence.len(), receipt.events as usize);
     let event = check(&tx.evidence[0]);
@@ -163,7 +163,7 @@ async fn answers_are_evidence_that_the_genesis_file_verifies() {
 
     let unknown = TransactionRequest { body_id: Bytes::from(vec![1; 32]), wait: false };
     let unknown = client.get_transaction(unknown).await.unwrap().into_inner();
-    assert_eq!(unknown.status(), TransactionStatus::Unknown);
+    assert!(unknown.status() == TransactionStatus::Unknown);
     let uses = client.get_uses(UsesRequest { id: Bytes::from(vec![1; 32]) }).await.unwrap().into_inner();
     assert!(uses.body_ids.is_empty());
     node.stop().await;
@@ -177,17 +177,20 @@ async fn arguments_out_of_shape_are_refused() {
     let mut client = node.client().await;
     let short = || Bytes::from_static(b"short");
     let tx = client.get_transaction(TransactionRequest { body_id: short(), wait: true }).await;
-    assert_eq!(tx.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(tx.err().unwrap().code(), Code::InvalidArgument);
     let object = client.get_object(ObjectRequest { object: None }).await;
-    assert_eq!(object.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(object.err().unwrap().code(), Code::InvalidArgument);
     let kind = wire::ObjectRef { kind: 99, id: Bytes::from(vec![0; 32]) };
     let object = client.get_trail(ObjectRequest { object: Some(kind) }).await;
-    assert_eq!(object.unwrap_err().code(), Code::InvalidArgument);
-    assert_eq!(client.get_uses(UsesRequest { id: short() }).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(object.err().unwrap().code(), Code::InvalidArgument);
+    assert_eq!(
+        client.get_uses(UsesRequest { id: short() }).await.err().unwrap().code(),
+        Code::InvalidArgument
+    );
     let follow = client.follow(FollowRequest { from_height: 0, to_height: 0 }).await;
-    assert_eq!(follow.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(follow.err().unwrap().code(), Code::InvalidArgument);
     let block = client.get_block(BlockRequest { height: u64::MAX }).await;
-    assert_eq!(block.unwrap_err().code(), Code::NotFound);
+    assert_eq!(block.err().unwrap().code(), Code::NotFound);
     node.stop().await;
 }
 
@@ -248,8 +251,8 @@ async fn a_stopped_node_goes_on_where_it_was() {
     assert_eq!(after.institution, devnet.genesis.institution("bureau").unwrap().name_en);
     let known = TransactionRequest { body_id: first.body_id, wait: false };
     let known = client.get_transaction(known).await.unwrap().into_inner();
-    assert_eq!(known.status(), TransactionStatus::Final);
-    let replay = client.submit(submit(known.envelope, Wait::Final)).await.unwrap_err();
+    assert!(known.status() == TransactionStatus::Final);
+    let replay = client.submit(submit(known.envelope, Wait::Final)).await.err().unwrap();
     assert_eq!(coded(&replay), Some(Invalid::Replay), "the replay window survives a restart");
     let next = client.submit(submit(good(&devnet, 2), Wait::Final)).await.unwrap().into_inner();
     assert!(next.receipt.unwrap().height > first.receipt.unwrap().height);
