@@ -127,9 +127,10 @@ impl From<DecodeError> for Invalid {
             DecodeError::Malformed => Invalid::Malformed,
             DecodeError::TooLarge(_) => Invalid::TooLarge,
             DecodeError::NotCanonical => Invalid::NotCanonical,
-            DecodeError::Missing(_) | DecodeError::Length(_) | DecodeError::Enum(_) | DecodeError::Bounds(_) => {
-                Invalid::OutOfBounds
-            }
+            DecodeError::Missing(_)
+            | DecodeError::Length(_)
+            | DecodeError::Enum(_)
+            | DecodeError::Bounds(_) => Invalid::OutOfBounds,
         }
     }
 }

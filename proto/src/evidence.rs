@@ -222,7 +222,12 @@ impl Evidence {
                 )
             }
         };
-        Ok(Verdict { height, time: header.time, signers: self.anchor.certificate.signatures.len(), statement })
+        Ok(Verdict {
+            height,
+            time: header.time,
+            signers: self.anchor.certificate.signatures.len(),
+            statement,
+        })
     }
 
     fn verify_event(&self, c: &EventClaim, trust: &Trust) -> Result<String, BadEvidence> {

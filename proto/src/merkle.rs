@@ -56,8 +56,11 @@ pub fn path(values: &[Hash], index: usize) -> Vec<Hash> {
         return Vec::new();
     }
     let (left, right) = values.split_at(split(values.len()));
-    let (mut below, sibling) =
-        if index < left.len() { (path(left, index), top(right)) } else { (path(right, index - left.len()), top(left)) };
+    let (mut below, sibling) = if index < left.len() {
+        (path(left, index), top(right))
+    } else {
+        (path(right, index - left.len()), top(left))
+    };
     below.push(sibling);
     below
 }

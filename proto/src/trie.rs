@@ -115,7 +115,9 @@ impl TrieProof {
     pub fn verify_leaf(&self, root: &Hash, leaf: &Leaf) -> Result<(), BadProof> {
         match &self.end {
             TrieEnd::Leaf(d)
-                if d.object == leaf.object && d.object_hash == leaf.object_hash() && d.trail == leaf.trail =>
+                if d.object == leaf.object
+                    && d.object_hash == leaf.object_hash()
+                    && d.trail == leaf.trail =>
             {
                 self.climb(root, &leaf.object.path())
             }

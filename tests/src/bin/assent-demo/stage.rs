@@ -61,6 +61,7 @@ impl Stage {
         let network = Network::found(&out.join("network"), &passphrase)?;
         fs::copy(network.genesis(), out.join("genesis.toml"))?;
         fs::create_dir_all(out.join("evidence"))?;
+        fs::create_dir_all(out.join("work"))?;
         let bar = if io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         bar.set_style(ProgressStyle::with_template("  {spinner} {msg}")?);
         bar.enable_steady_tick(Duration::from_millis(120));
@@ -173,6 +174,11 @@ impl Stage {
     /// A path in the demo's folder.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.out.join(name)
+    }
+
+    /// A working file in the demo's folder.
+    pub(crate) fn work(&self, name: &str) -> PathBuf {
+        self.out.join("work").join(name)
     }
 
     /// The command `assent`, with the genesis file and the passphrase, asking node `i`.

@@ -69,8 +69,13 @@ impl Story<'_> {
         self.file(&format!("{}.store", NAMES[custodian]))
     }
 
+    /// A working file: what passes between the parties, and what each keeps.
     fn file(&self, name: &str) -> String {
-        self.stage.path(name).display().to_string()
+        self.stage.work(name).display().to_string()
+    }
+
+    fn evidence(&self, name: &str) -> String {
+        self.stage.path(format!("evidence/{name}.evidence")).display().to_string()
     }
 
     /// `assent institution …` by one institution, asked through its own node.
@@ -95,7 +100,7 @@ impl Story<'_> {
         self.stage.say(t);
         let persons: Vec<Value> =
             serde_json::from_slice(&fs::read(self.stage.fixtures.join("persons.json"))?)?;
-        fs::create_dir_all(self.stage.path("wallets"))?;
+        fs::create_dir_all(self.stage.work("wallets"))?;
         self.persons = persons
             .iter()
             .map(|p| {
@@ -156,7 +161,7 @@ impl Story<'_> {
         for custodian in [HOSPITAL_A, HOSPITAL_B, BUREAU].map(|i| NAMES[i]) {
             let map: BTreeMap<_, _> =
                 self.persons.iter().map(|p| (&p.patient, &p.accounts[custodian])).collect();
-            fs::write(self.stage.path(format!("{custodian}.accounts")), serde_json::to_vec(&map)?)?;
+            fs::write(self.stage.work(&format!("{custodian}.accounts")), serde_json::to_vec(&map)?)?;
         }
         Ok(())
     }
@@ -302,7 +307,7 @@ impl Story<'_> {
     }
 
     fn offer(&self, who: usize, name: &str, records: &[String]) -> Result<PathBuf, Failure> {
-        let (path, store) = (self.stage.path(format!("{name}.offer")), self.store(who));
+        let (path, store) = (self.stage.work(&format!("{name}.offer")), self.store(who));
         let out = path.display().to_string();
         let mut args = vec!["custodian", "offer", "--store", &store, "-o", &out];
         records.iter().for_each(|r| args.extend(["--record", r]));
@@ -539,7 +544,7 @@ impl Story<'_> {
         let t = self.stage.t("可用三次的授权用了一次后被撤回：下一次使用被拒绝（GrantRevoked），保险公司产生删除义务。", "A grant for three uses is revoked after one: the next use is denied (GrantRevoked), and the insurer owes erasure.");
         self.stage.say(t);
         holds(self.open_duties()? == 1, "the supervisor sees one open erasure duty")?;
-        let report = self.stage.path("erasure-report.txt");
+        let report = self.stage.work("erasure-report.txt");
         fs::write(&report, "erased from claims system and backups\n")?;
         let report = report.display().to_string();
         self.institution(INSURER, &["attest-erasure", "--grant", &grant, "--report", &report])?;
@@ -572,7 +577,7 @@ impl Story<'_> {
         holds(permits.len() == 17 && excluded.len() == 3, "17 permits and 3 denials")?;
         let t = self.stage.t("20 人中 17 人长期授权用于统计；其余 3 人的请求被拒绝，数据不进入产品。", "17 of the 20 hold standing grants for statistics; the requests for the other 3 are denied and their data stays out.");
         self.stage.say(t);
-        let plan = self.stage.path("statistics.plan");
+        let plan = self.stage.work("statistics.plan");
         fs::write(&plan, "clean; mask; mean haemoglobin by year\n")?;
         let plan = plan.display().to_string();
         let mut clean = vec!["activity", "--kind", "clean", "--product", "moderate:cleaned", "--plan", &plan];
@@ -739,7 +744,7 @@ impl Story<'_> {
     fn trail_of(&self, slug: &str) -> Result<Vec<String>, Failure> {
         let genesis = Genesis::load(self.stage.network.genesis())?;
         let id = genesis.institution(slug).ok_or("an institution of the genesis file")?.id;
-        let file = self.file(&format!("evidence/trail-{slug}.evidence"));
+        let file = self.evidence(&format!("trail-{slug}"));
         self.stage.run(BUREAU, &["audit", "export", "--trail", &format!("institution:{id}"), "-o", &file])?;
         let (evidence, _) = Evidence::check(&fs::read(&file)?, &genesis.trust())?;
         match evidence.claim {
@@ -749,7 +754,7 @@ impl Story<'_> {
     }
 
     fn forward(&self, statistics: &str) -> Result<(), Failure> {
-        let offer: Value = serde_json::from_slice(&fs::read(self.stage.path("statistics-0.offer"))?)?;
+        let offer: Value = serde_json::from_slice(&fs::read(self.stage.work("statistics-0.offer"))?)?;
         let record = text(&offer["records"][0], "commitment")?;
         let forth = self.stage.run(BUREAU, &["audit", "trace", "--record", &record])?;
         let products = nodes(&forth, "artifact");
@@ -778,7 +783,8 @@ impl Story<'_> {
 
     fn supervision(&mut self) -> Result<(), Failure> {
         self.stage.step(8, "监督", "Supervision");
-        let (wallet, evidence) = (self.persons[0].wallet.clone(), self.file("evidence"));
+        let (wallet, evidence) =
+            (self.persons[0].wallet.clone(), self.stage.path("evidence").display().to_string());
         let uses = self.stage.run(
             HOSPITAL_B,
             &["wallet", "uses", "--wallet", &wallet, "--custodian", "hospital-a", "--export", &evidence],
@@ -832,11 +838,11 @@ impl Story<'_> {
 
     fn belief_is_not_needed(&mut self, settled: &Settled) -> Result<(), Failure> {
         self.stage.step(9, "无需相信任何人", "Belief is not needed");
-        let files = ["permit", "delivery"].map(|n| self.file(&format!("evidence/{n}.evidence")));
+        let files = ["permit", "delivery"].map(|n| self.evidence(n));
         for (event, file) in [&settled.permit, &settled.delivery].into_iter().zip(&files) {
             self.stage.run(BUREAU, &["audit", "export", "--event", event, "-o", file])?;
         }
-        let list = self.file("evidence/uses-hospital-a.evidence");
+        let list = self.evidence("uses-hospital-a");
         self.stage.network.stop_all()?;
         let t = self.stage.t("审计人导出许可、交付与完整清单的证据。所有节点已停止。", "The auditor exported evidence for the permit, the delivery and the complete list. All nodes are stopped.");
         self.stage.say(t);
@@ -847,7 +853,7 @@ impl Story<'_> {
         let mut bytes = fs::read(&files[0])?;
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
-        let forged = self.file("evidence/forged.evidence");
+        let forged = self.evidence("forged");
         fs::write(&forged, bytes)?;
         let refused = self.stage.expect(NOT_PROVED, BUREAU, &["verify", &forged])?;
         let t = self

@@ -1,0 +1,195 @@
+//! Four real processes on loopback: what operators do to them, and what clients see of it.
+
+use std::process::{Command, Stdio};
+
+use assent_tests::network::{Network, program};
+use serde_json::Value;
+
+/// A running network in a folder of its own.
+struct Devnet {
+    network: Network,
+    dir: tempfile::TempDir,
+}
+
+impl Devnet {
+    fn start() -> Devnet {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let passphrase = dir.path().join("passphrase");
+        std::fs::write(&passphrase, "nobody relies on this\n").expect("a passphrase file");
+        let network = Network::found(&dir.path().join("network"), &passphrase).expect("a devnet");
+        network.start_all().expect("four nodes");
+        Devnet { network, dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// Runs `assent` against a node; answers its exit code and JSON.
+    fn assent(&self, node: usize, args: &[&str]) -> (i32, Value) {
+        let out = Command::new(program("assent"))
+            .args([
+                "--json",
+                "--node",
+                &self.network.url(node),
+                "--passphrase-file",
+                &self.path("passphrase"),
+            ])
+            .arg("--genesis")
+            .arg(self.network.genesis())
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("assent starts");
+        let text = String::from_utf8_lossy(&out.stdout);
+        let reply = serde_json::from_str(&text).unwrap_or_else(|_| {
+            panic!("{args:?}: {text}{}", String::from_utf8_lossy(&out.stderr));
+        });
+        (out.status.code().expect("an exit code"), reply)
+    }
+
+    /// A transaction by hospital A's operator, through a node, waited for until it is final.
+    fn register(&self, node: usize, code: u32) -> Value {
+        let keyfile = self.path("network/hospital-a/operator.age");
+        let code = code.to_string();
+        let (exit, reply) = self.assent(
+            node,
+            &[
+                "institution",
+                "register-item",
+                "--keyfile",
+                &keyfile,
+                "--code",
+                &code,
+                "--scope",
+                "1",
+                "--category",
+                "test-result",
+                "--level",
+                "moderate",
+                "--opening",
+                "prohibited",
+            ],
+        );
+        assert_eq!(exit, 0, "{reply}");
+        reply
+    }
+
+    /// Everybody reaches the height, and has the same state after it.
+    fn agree_at(&self, height: u64) {
+        for i in 0..4 {
+            self.network.wait_for_height(i, height).expect("the chain goes on");
+        }
+        let status = |i| self.network.status(i).expect("an answer");
+        let all: Vec<_> = (0..4).map(status).collect();
+        for (i, a) in all.iter().enumerate() {
+            for b in &all[i + 1..] {
+                assert!(a["height"] != b["height"] || a["state_root"] == b["state_root"], "{a} {b}");
+            }
+        }
+    }
+}
+
+fn height(reply: &Value) -> u64 {
+    reply["height"].as_u64().expect("a height")
+}
+
+/// A transaction given to any validator is committed, whoever's turn it is to propose.
+#[test]
+fn any_validator_takes_a_transaction_and_all_have_it() {
+    let net = Devnet::start();
+    for (node, code) in [0, 1, 2, 3, 0, 1, 2, 3].into_iter().zip(1..) {
+        let reply = net.register(node, code);
+        let id = reply["body_id"].as_str().expect("an id");
+        for other in 0..4 {
+            let (exit, seen) = net.assent(other, &["tx", id, "--wait"]);
+            assert_eq!((exit, &seen["height"]), (0, &reply["height"]), "node {other}");
+        }
+    }
+}
+
+/// SIGTERM to all four, and the chain goes on where it was after they start again.
+#[test]
+fn all_four_stop_and_start_again() {
+    let net = Devnet::start();
+    let before = height(&net.register(0, 1));
+    net.agree_at(before);
+    for i in 0..4 {
+        net.network.stop(i).expect("a clean end");
+    }
+    net.network.start_all().expect("four nodes");
+    for i in 0..4 {
+        assert!(net.network.height(i) >= before, "what was acknowledged is there");
+    }
+    let after = height(&net.register(2, 2));
+    assert!(after > before);
+    net.agree_at(after);
+}
+
+/// kill -9: the others go on; started again, it catches up by certified blocks and takes part, so that the
+/// chain then goes on without another one.
+#[test]
+fn a_killed_node_catches_up_and_takes_part() {
+    let net = Devnet::start();
+    net.register(0, 1);
+    net.network.kill(3).expect("it is gone");
+    let mut last = 0;
+    for code in 2..12 {
+        last = height(&net.register(0, code));
+    }
+    net.network.start(3).expect("it starts");
+    net.network.wait_for_height(3, last).expect("it catches up");
+    // Three of four are a quorum only with the one that came back.
+    net.network.kill(0).expect("another is gone");
+    let after = height(&net.register(3, 12));
+    assert!(after > last);
+    for i in 1..4 {
+        net.network.wait_for_height(i, after).expect("the chain goes on");
+    }
+}
+
+/// With two of four gone nothing is decided, and nothing is acknowledged; with them back it goes on.
+#[test]
+fn without_a_quorum_it_waits_and_then_goes_on() {
+    let net = Devnet::start();
+    let before = height(&net.register(0, 1));
+    net.agree_at(before);
+    net.network.kill(2).expect("gone");
+    net.network.kill(3).expect("gone");
+    let pending = std::thread::scope(|s| {
+        let waiting = s.spawn(|| net.register(0, 2));
+        net.network
+            .wait_for(0, "pending transaction", |s| s["pool_transactions"].as_u64() > Some(0))
+            .expect("waits");
+        let stuck = net.network.height(0);
+        net.network.start(2).expect("starts");
+        net.network.start(3).expect("starts");
+        let reply = waiting.join().expect("it becomes final");
+        assert!(height(&reply) > stuck);
+        reply
+    });
+    net.agree_at(height(&pending));
+}
+
+/// A wrong passphrase opens nothing and says so; the program's exit code and code name tell scripts.
+#[test]
+fn a_wrong_passphrase_is_refused_by_name() {
+    let net = Devnet::start();
+    std::fs::write(net.path("wrong"), "another\n").expect("a file");
+    let keyfile = net.path("network/hospital-a/operator.age");
+    let out = Command::new(program("assent"))
+        .args([
+            "--json",
+            "--passphrase-file",
+            &net.path("wrong"),
+            "institution",
+            "show",
+            "--keyfile",
+            &keyfile,
+        ])
+        .output()
+        .expect("assent starts");
+    assert_eq!(out.status.code(), Some(1));
+    let reply: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert_eq!(reply["code_name"], "WrongPassphrase", "{reply}");
+}
