@@ -462,6 +462,8 @@ impl Network {
                 tracing::warn!(peer = %peer_id, validator = self.name(&peer_id), "a peer does not keep up");
             }
             BehaviourEvent::Direct(event) => self.direct(event),
+            // A peer that does not speak ping is none the worse; one that no longer answers is gone.
+            BehaviourEvent::Ping(ping::Event { result: Err(ping::Failure::Unsupported), .. }) => {}
             BehaviourEvent::Ping(ping::Event { connection, result: Err(error), peer }) => {
                 tracing::debug!(%peer, %error, "no answer to a ping; closing");
                 self.swarm.close_connection(connection);

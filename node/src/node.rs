@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use assent_genesis::Genesis;
 use assent_proto::SecretKey;
@@ -22,6 +23,9 @@ use crate::network::{self, Commands, Directory, Network, NetworkError, parse_pee
 use crate::rpc::{self, Identity, Service};
 use crate::runner::{self, Inbox, Runner};
 use crate::store::{OpenError, Store};
+
+/// How long running calls have to end when the node shuts down.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -138,8 +142,18 @@ impl Node {
         let swarm = tokio::spawn(swarm.run());
         let (stop, stopped) = watch::channel(false);
         let followers = rpc::follower_room();
-        let service = Service { identity, intake, feed, reader, inbox: inbox.clone(), metrics, followers };
-        let server = tokio::spawn(rpc::serve(listener, service, registry, stopped));
+        let inbox_of_service = inbox.clone();
+        let service = Service {
+            identity,
+            intake,
+            feed,
+            reader,
+            inbox: inbox_of_service,
+            metrics,
+            followers,
+            stop: stopped,
+        };
+        let server = tokio::spawn(rpc::serve(listener, service, registry));
         Ok(Node { rpc, addresses, peer_id, inbox, network, stop, server, swarm, ended, thread })
     }
 
@@ -179,7 +193,9 @@ impl Node {
         if !self.swarm.is_finished() {
             let _ = self.swarm.await;
         }
-        self.server.abort();
+        if !self.server.is_finished() && tokio::time::timeout(GRACE, &mut self.server).await.is_err() {
+            self.server.abort();
+        }
         // It says nothing that `ended` does not.
         let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
         ended.ok_or(NodeError::Broken("the replica's thread panicked"))??;

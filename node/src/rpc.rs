@@ -19,7 +19,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
@@ -27,7 +27,7 @@ use tonic::{Code, Status};
 
 use crate::api::ledger_server::{Ledger, LedgerServer};
 use crate::api::{self, TransactionStatus, Wait};
-use crate::feed::{Feed, Outcome, View};
+use crate::feed::{Feed, View};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::reader::{ReadError, Reader};
@@ -76,6 +76,8 @@ pub struct Service {
     pub metrics: Metrics,
     /// Room for streams of events.
     pub followers: Arc<Semaphore>,
+    /// Set when the node shuts down: what waits then gives up.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// Room for streams of events.
@@ -197,9 +199,13 @@ impl Ledger for Service {
         let service = self.clone();
         tokio::spawn(async move {
             let last = if to_height == 0 { u64::MAX } else { to_height };
-            if let Err(status) = service.feed_follower(from_height, last, &send).await {
-                // The follower may have gone.
-                let _ = send.send(Err(status)).await;
+            let end = tokio::select! {
+                end = service.feed_follower(from_height, last, &send) => end,
+                () = stopped(service.stop.clone()) => Err(Status::unavailable("the node is shutting down")),
+            };
+            if let Err(status) = end {
+                // The follower may have gone, or be too far behind to hear it.
+                let _ = send.try_send(Err(status));
             }
             drop(room);
         });
@@ -268,19 +274,18 @@ impl Service {
 
     /// Waits for a body's receipt. Hears first and reads then, so that nothing falls between.
     async fn until_final(&self, body: BodyId) -> Result<Receipt, Status> {
-        let hear: oneshot::Receiver<Outcome> = self.feed.wait(body);
+        let hear = self.feed.wait(body);
         if let Some(receipt) = self.receipt(body).await? {
             return Ok(receipt);
         }
-        match tokio::time::timeout(WAIT_MAX, hear).await {
-            Ok(Ok(Ok(receipt))) => Ok(receipt),
-            Ok(Ok(Err(reason))) => Err(refusal(reason)),
-            Ok(Err(_)) => {
-                Err(Status::unavailable("the node is shutting down; the transaction may still become final"))
-            }
-            Err(_) => Err(Status::deadline_exceeded(
-                "not final within 30 seconds; it may still become final until it expires: ask for it again",
-            )),
+        let going_down =
+            || Status::unavailable("the node is shutting down; the transaction may still become final");
+        let late =
+            "not final within 30 seconds; it may still become final until it expires: ask for it again";
+        tokio::select! {
+            outcome = hear => outcome.map_err(|_| going_down())?.map_err(refusal),
+            () = tokio::time::sleep(WAIT_MAX) => Err(Status::deadline_exceeded(late)),
+            () = stopped(self.stop.clone()) => Err(going_down()),
         }
     }
 
@@ -334,6 +339,12 @@ impl Service {
             )),
         }
     }
+}
+
+/// Completes when the node shuts down.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // The sender is gone when the node is.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn block_events(reader: &Reader, height: Height) -> Result<api::BlockEvents, ReadError> {
@@ -403,13 +414,13 @@ struct Pages {
     registry: Arc<Registry>,
 }
 
-/// Serves everything on one port until `stop` is set; then lets running calls end.
+/// Serves everything on one port until the service's `stop` is set; then lets running calls end.
 pub async fn serve(
     listener: TcpListener,
     service: Service,
     registry: Registry,
-    mut stop: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
+    let stop = service.stop.clone();
     let pages = Pages { service: service.clone(), registry: Arc::new(registry) };
     let ledger = LedgerServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -430,10 +441,7 @@ pub async fn serve(
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_routes(Routes::from(router))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
-            // The sender is gone when the node is.
-            let _ = stop.wait_for(|stop| *stop).await;
-        })
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped(stop))
         .await
 }
 

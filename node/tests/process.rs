@@ -251,7 +251,8 @@ async fn a_validator_is_let_in_and_kept_out_once_it_sends_garbage() {
     let mut node = Assentd::start(home.path(), &devnet.genesis);
     let (mut validator, topic) = spy(keypair(&devnet.nodes[1].network), &devnet.genesis);
     let got = dial(&mut validator, &node, true).await;
-    assert_eq!((got.subscriptions, got.shut_out), (1, false));
+    let log = || fs::read_to_string(&node.log).unwrap();
+    assert_eq!((got.subscriptions, got.shut_out), (1, false), "{}", log());
 
     validator.behaviour_mut().gossip.publish(topic, b"no message of consensus".to_vec()).unwrap();
     let closed =
