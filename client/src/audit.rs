@@ -261,6 +261,9 @@ fn what(action: &Action) -> String {
     }
 }
 
+/// How deep a tree is drawn; the graph itself is walked to its end.
+const DEPTH_MAX: usize = 100;
+
 /// Draws the tree below a thing; what was drawn before is named and not drawn again.
 #[allow(clippy::too_many_arguments)]
 fn draw(
@@ -288,6 +291,10 @@ fn draw(
     let mark = if again { lang.pick("  (above)", "（见上）") } else { "" };
     *text += &format!("{indent}{} {}{about}{mark}\n", kind_name(node, lang), &node.id().to_string()[..16]);
     if again {
+        return;
+    }
+    if depth == DEPTH_MAX {
+        *text += &format!("{indent}  … {}\n", lang.pick("deeper: see --json", "更深层级请用 --json 查看"));
         return;
     }
     for x in graph.excluded.iter().filter(|x| lineage::Node::Activity(x.activity) == node) {

@@ -179,9 +179,15 @@ fn release(ctx: &Context, keys: &Keys, id: PermitId, store: &Path, out: &Path) -
 
     let reply =
         report(ctx, keys, id, Some(checked.height), permit.manifest, permit.records, package_hash(&sealed));
-    if !matches!(&reply, Ok(r) if r.exit == 0) {
+    match &reply {
+        Ok(r) if r.exit == 0 => {}
+        // The delivery may yet be committed, and the package cannot be made a second time.
+        Err(Failure::Unreachable(why)) => {
+            let message = format!("{why}; do not send {} before its delivery is on the chain", out.display());
+            return Err(Failure::Unreachable(message));
+        }
         // What the chain does not take as delivered does not leave the house.
-        drop(std::fs::remove_file(out));
+        _ => drop(std::fs::remove_file(out)),
     }
     let reply = reply?;
     let text = format!(

@@ -2,9 +2,12 @@
 //!
 //! Everything that a command tells of the chain was proved against the genesis file first ([`rpc`] is the one
 //! door). Secrets lie in encrypted files ([`keyfile`]); what a custodian keeps off chain in [`store`]. Read on
-//! in the order of a story: [`founding`], [`wallet`], [`institution`], [`custodian`], [`audit`] on
-//! [`lineage`], [`verify`].
+//! in the order of a story: [`founding`], [`wallet`], [`institution`] with [`anchor`], [`access`] and
+//! [`activity`], [`custodian`], [`audit`] on [`lineage`], [`verify`].
 
+pub mod access;
+pub mod activity;
+pub mod anchor;
 pub mod audit;
 pub mod context;
 pub mod custodian;

@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry as Entries;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use assent_proto::event::EventKind;
-use assent_proto::transaction::{Action, Author};
+use assent_proto::transaction::{Action, Author, Record};
 use assent_proto::{
     AccountId, ArtifactId, BodyId, Commitment, GrantId, Hash, Height, ObjectRef, PermitId, TimeMs,
 };
@@ -73,7 +73,7 @@ pub struct Excluded {
     pub request: BodyId,
     /// Whose data it asked for.
     pub account: Option<AccountId>,
-    /// Why it was denied; 0 if there is no such denied request on the chain.
+    /// Why it was denied; 0 if by then there was no such denied request on the chain.
     pub code: u32,
 }
 
@@ -120,10 +120,12 @@ pub fn descendants_of_record<S: Source>(
     let mut walk = Walk { source, as_of, graph: Graph::default(), queue: VecDeque::new() };
     let start = Node::Record(record);
     walk.graph.nodes.insert(start, None);
-    // Every permit joins the trail of each person whose records it permits.
+    // Every permit joins the trail of each person whose records it permits. One under an opening may be for the
+    // records of several, and only their sources see to it that no two have the same commitment.
     for permit in walk.permits(account.into())? {
+        let is_it = |r: &Record| r.account == account && r.commitment == record;
         let names_it = |a: &Action| match a {
-            Action::RequestAccess(r) => r.records.iter().any(|p| p.record.commitment == record),
+            Action::RequestAccess(r) => r.records.iter().any(|p| is_it(&p.record)),
             _ => false,
         };
         if walk.entry(BodyId(permit.0))?.is_some_and(|e| names_it(&e.action)) {
@@ -237,7 +239,8 @@ impl<S: Source> Walk<'_, S> {
 
     fn excluded(&mut self, activity: BodyId, requests: &[BodyId]) -> Result<(), S::Error> {
         for request in requests {
-            let entry = self.source.entry(*request)?;
+            // A request may be named before it is on the chain.
+            let entry = self.source.entry(*request)?.filter(|e| e.height <= self.as_of);
             let account = match entry.as_ref().map(|e| &e.action) {
                 Some(Action::RequestAccess(r)) => r.account,
                 _ => None,

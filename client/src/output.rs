@@ -44,7 +44,7 @@ pub fn print(outcome: Result<Reply, Failure>, as_json: bool) -> u8 {
     };
     let written = match outcome {
         Ok(reply) if as_json => writeln!(std::io::stdout(), "{}", reply.json),
-        Ok(reply) => writeln!(std::io::stdout(), "{}", reply.text.trim_end()),
+        Ok(reply) => writeln!(std::io::stdout(), "{}", harmless(reply.text.trim_end())),
         Err(failure) if as_json => {
             let error = json!({
                 "error": failure.to_string(),
@@ -54,9 +54,27 @@ pub fn print(outcome: Result<Reply, Failure>, as_json: bool) -> u8 {
             });
             writeln!(std::io::stdout(), "{error}")
         }
-        Err(failure) => writeln!(std::io::stderr(), "assent: {failure} [{}]", failure.name()),
+        Err(failure) => {
+            let text = harmless(&format!("{failure} [{}]", failure.name()));
+            writeln!(std::io::stderr(), "assent: {text}")
+        }
     };
     // A reader that went away has had what it wanted.
     drop(written);
     exit
+}
+
+/// The text without what could steer a terminal: some of it comes from nodes and from others' files.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_cannot_steer_the_terminal() {
+        assert_eq!(harmless("a\u{1b}[2Jb\r\nc\u{9b}\u{7}"), "a\u{fffd}[2Jb\u{fffd}\nc\u{fffd}\u{fffd}");
+    }
 }

@@ -87,4 +87,67 @@ mod tests {
         let identity: Identity = identity_text(&secret).parse().unwrap();
         assert_eq!(key_of(&identity.to_public()).unwrap(), assent_proto::keys::encryption_public(&secret));
     }
+
+    fn record(n: u8) -> StoredRecord {
+        let (salt, content) = (Hash([n; 32]), format!("{{\"n\":{n}}}"));
+        StoredRecord {
+            reference: format!("Claim/{n}"),
+            account: assent_proto::AccountId(Hash([1; 32])),
+            day: assent_proto::Day(n.into()),
+            salt,
+            commitment: crate::store::commitment(&salt, &content),
+            content,
+            item: assent_proto::ItemId::of(1, 1),
+            batch: assent_proto::BatchId(Hash::ZERO),
+            index: n.into(),
+            path: Vec::new(),
+        }
+    }
+
+    fn permit(records: &[StoredRecord]) -> Permit {
+        let leaves: Vec<_> = records.iter().map(|r| r.record().leaf()).collect();
+        Permit {
+            grant: None,
+            item: assent_proto::ItemId::of(1, 1),
+            account: None,
+            requester: assent_genesis::institution_id("insurer"),
+            custodian: assent_genesis::institution_id("hospital-a"),
+            case: None,
+            purpose: assent_proto::transaction::Purpose::ClaimsPayment,
+            action: assent_proto::transaction::UseAction::Read,
+            output: assent_proto::transaction::Output::Raw,
+            level: assent_proto::transaction::Level::High,
+            manifest: merkle::root(&leaves),
+            records: leaves.len() as u32,
+            staff: assent_proto::Commitment(Hash::ZERO),
+            height: assent_proto::Height(1),
+            expires_at: assent_proto::TimeMs(1),
+            delivered_height: None,
+        }
+    }
+
+    #[test]
+    fn r3_a_package_opens_for_the_grantee_alone_and_holds_just_what_was_permitted() {
+        let (grantee, stranger) = (Identity::generate(), Identity::generate());
+        let records = vec![record(1), record(2)];
+        let permit = permit(&records);
+        let package = Package { permit: PermitId(Hash([9; 32])), records };
+        let sealed = package.seal(&key_of(&grantee.to_public()).unwrap()).unwrap();
+        assert_eq!(Package::open(&sealed, &stranger).err().unwrap().name(), "NotForUs");
+        let opened = Package::open(&sealed, &grantee).unwrap();
+        assert_eq!(opened, package);
+        opened.check(&permit).unwrap();
+
+        let altered = |change: &dyn Fn(&mut Vec<StoredRecord>)| {
+            let mut p = package.clone();
+            change(&mut p.records);
+            p.check(&permit).err().map(|f| f.exit())
+        };
+        assert_eq!(altered(&|r| r[0].content.push(' ')), Some(4), "another content");
+        assert_eq!(altered(&|r| r[0].salt = Hash::ZERO), Some(4), "another salt");
+        assert_eq!(altered(&|r| r[0].day.0 += 1), Some(4), "another day");
+        assert_eq!(altered(&|r| drop(r.pop())), Some(4), "one missing");
+        assert_eq!(altered(&|r| r.push(record(3))), Some(4), "one more than permitted");
+        assert_eq!(altered(&|r| r.swap(0, 1)), Some(4), "another order");
+    }
 }

@@ -89,3 +89,56 @@ pub fn items(node: &mut Node, terms: &Grant) -> Result<Vec<NamedItem>, Failure> 
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assent_proto::field::List;
+    use assent_proto::transaction::*;
+    use assent_proto::{Day, ItemId, TimeMs};
+
+    fn terms(grantee: &str) -> Grant {
+        Grant {
+            grantee: assent_genesis::institution_id(grantee),
+            capacity: Capacity::Own,
+            items: vec![ItemId::of(1, 1)].try_into().unwrap(),
+            categories: List::empty(),
+            data_from: Day(0),
+            data_to: Day(9),
+            case: None,
+            purpose: Purpose::Treatment,
+            actions: vec![UseAction::Read].try_into().unwrap(),
+            output: Output::Raw,
+            max_level: Level::Low,
+            mode: Mode::OneTime,
+            uses: 1,
+            not_before: TimeMs(0),
+            not_after: TimeMs(9),
+            retention_days: 1,
+            onward: false,
+            jurisdictions: List::empty(),
+            legal_basis: LegalBasis::Consent,
+            notice: Hash::ZERO,
+            language: Language::English,
+            policy_version: 1,
+        }
+    }
+
+    #[test]
+    fn r2_a_wallet_shows_only_what_the_grantee_itself_asks() {
+        let devnet = assent_genesis::testing::devnet(4, 4);
+        let insurer = devnet.institutions.iter().find(|i| i.slug == "insurer").unwrap();
+        let secrets =
+            InstitutionSecrets::from_parts("insurer", &insurer.operator, &insurer.encryption.0).unwrap();
+        let account = AccountId(Hash([1; 32]));
+        let ask = |terms| AuthorizationRequest::sign(&devnet.genesis, &secrets, account, &terms).unwrap();
+        assert_eq!(ask(terms("insurer")).check(&devnet.genesis).unwrap(), terms("insurer"));
+        // In another's name, for another's data, or with other terms: refused.
+        assert!(ask(terms("hospital-a")).check(&devnet.genesis).is_err());
+        let redirected = AuthorizationRequest { account: AccountId(Hash([2; 32])), ..ask(terms("insurer")) };
+        assert!(redirected.check(&devnet.genesis).is_err());
+        let widened = Grant { uses: 9, ..terms("insurer") };
+        let widened = AuthorizationRequest { terms: terms_hex(&widened), ..ask(terms("insurer")) };
+        assert!(widened.check(&devnet.genesis).is_err());
+    }
+}

@@ -40,6 +40,9 @@ const LAG_MAX: Duration = Duration::from_secs(10);
 /// How long a submitted transaction is waited for.
 const FINAL_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How much of a node's own words is shown.
+const MESSAGE_CHARS_MAX: usize = 500;
+
 /// A connection to one node, and what is believed beforehand: the genesis file.
 pub struct Node {
     runtime: tokio::runtime::Runtime,
@@ -366,18 +369,17 @@ fn other_answer(what: &str, id: &Hash) -> Failure {
 /// What a gRPC status means: a coded refusal, or that there is no talking to the node.
 fn refusal(status: &Status) -> Failure {
     let text = |key: &str| status.metadata().get(key).and_then(|v| v.to_str().ok());
+    let message: String = status.message().chars().take(MESSAGE_CHARS_MAX).collect();
     if let (Some(number), Some(name)) =
         (text("assent-code").and_then(|n| n.parse().ok()), text("assent-name"))
     {
-        return Failure::Refused { number, name: name.to_owned(), message: status.message().to_owned() };
+        return Failure::Refused { number, name: name.chars().take(40).collect(), message };
     }
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-            Failure::Unreachable(format!("{:?}: {}", status.code(), status.message()))
+            Failure::Unreachable(format!("{:?}: {message}", status.code()))
         }
-        code => {
-            Failure::Refused { number: 0, name: format!("{code:?}"), message: status.message().to_owned() }
-        }
+        code => Failure::Refused { number: 0, name: format!("{code:?}"), message },
     }
 }
 

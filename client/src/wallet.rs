@@ -182,7 +182,8 @@ enum EnrolRequestKind {
 }
 
 impl EnrolRequest {
-    fn new(body: &Body, signature: &SignatureEntry) -> Self {
+    /// From the body and the wallet's signature over it.
+    pub fn new(body: &Body, signature: &SignatureEntry) -> Self {
         let signature = hex::encode(signature.write().encode_to_vec());
         EnrolRequest { kind: EnrolRequestKind::EnrolRequest, body: hex::encode(body.encode()), signature }
     }
@@ -420,6 +421,9 @@ fn uses(
     let (genesis, mut node) = ctx.connect()?;
     let wallet = Wallet::open(ctx, file)?;
     let only = custodian.map(|c| institution_id(&genesis, c)).transpose()?;
+    if let Some(dir) = export {
+        std::fs::create_dir_all(dir).map_err(|e| Failure::file(dir, e))?;
+    }
     let (mut lists, mut text) = (Vec::new(), String::new());
     for a in wallet.secrets.accounts.iter().filter(|a| only.is_none_or(|o| o == a.custodian)) {
         let Some(trail) = node.trail(a.account.into())? else { continue };
@@ -458,8 +462,12 @@ fn use_of(genesis: &Genesis, event: &Event, lang: Lang) -> (Value, String) {
     };
     let code_name = if core.code == 0 { String::new() } else { denial_name(core.code) };
     let line = format!("{}  {by}: {} {code_name}", words::show_time(core.time), kebab(&core.kind));
+    let slug = match &core.author {
+        Author::Institution(id) => words::slug(genesis, id),
+        Author::Account(_) => "you".to_owned(),
+    };
     let json = json!({
-        "height": core.height, "time": core.time, "by": by, "kind": core.kind, "action": core.action,
+        "height": core.height, "time": core.time, "by": slug, "kind": core.kind, "action": core.action,
         "code": core.code, "code_name": code_name, "body_id": core.body,
     });
     (json, line.trim_end().to_owned())
