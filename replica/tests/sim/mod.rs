@@ -80,6 +80,8 @@ pub struct Sim {
     pub weather: Weather,
     /// How far each machine's clock is ahead, ms.
     pub skew: Vec<u64>,
+    /// Machines that were never switched on.
+    fresh: Vec<bool>,
     machines: Vec<Machine>,
     queue: BTreeMap<(TimeMs, u64), Event>,
     sequence: u64,
@@ -109,6 +111,7 @@ impl Sim {
             operators,
             weather,
             skew: vec![0; n],
+            fresh: vec![true; n],
             machines: (0..n).map(|_| Machine::Off(Disk::default())).collect(),
             queue: BTreeMap::new(),
             sequence: 0,
@@ -368,7 +371,7 @@ impl Sim {
             }
         };
         self.note(b'u', at, &[]);
-        if disk.height() > Height(0) {
+        if !std::mem::replace(&mut self.fresh[at], false) {
             self.came_back.insert(at, disk.height());
             // A block that was stored when the power went was perhaps never told.
             self.told[at] = disk.blocks.keys().map(|h| (*h, disk.at(*h).expect("stored").0)).collect();
@@ -443,7 +446,23 @@ impl Sim {
             _ => format!("  {at}: off\n"),
         };
         let machines: String = self.machines.iter().enumerate().map(state).collect();
-        format!("at {}\n{machines}misbehaved: {:?}", self.now, self.misbehaved)
+        let signers: Vec<_> = self
+            .machines
+            .iter()
+            .find_map(|m| match m {
+                Machine::On(r) => Some(
+                    replica_blocks(r)
+                        .values()
+                        .map(|(_, c)| c.signatures.iter().map(|s| s.validator).collect::<Vec<_>>())
+                        .collect(),
+                ),
+                _ => None,
+            })
+            .unwrap_or_default();
+        format!(
+            "at {}\n{machines}came back: {:?}, refused: {:?}, misbehaved: {:?}\nsigners: {signers:?}",
+            self.now, self.came_back, self.refused, self.misbehaved
+        )
     }
 }
 
