@@ -2,7 +2,7 @@
 //!
 //! Pure and deterministic: no clock, no randomness, no floats, no storage, no hash maps. The same state,
 //! window and block give the same roots, events and receipts on every machine. Read it in this order: who
-//! may be in a block at all ([`check`]), what a block does ([`apply`]), what each action decides (`identity`,
+//! may be in a block at all ([`check()`]), what a block does ([`apply()`]), what each action decides (`identity`,
 //! `catalogue`, `consent`, `access`, `lineage`), how that becomes events and trails (`outcome`, `overlay`),
 //! and how state is held and proved ([`State`]).
 

@@ -1,8 +1,8 @@
 //! A sandbox in which tests make transactions, put them into blocks and look at what became of them.
 //!
 //! For tests of this crate and of those above it; nothing here runs in a node. All keys are derived from
-//! fixed bytes, all signatures are real, and every transaction goes the way of [`verify`], [`crate::check`]
-//! and [`apply`].
+//! fixed bytes, all signatures are real, and every transaction goes the way of [`verify`], [`crate::check()`]
+//! and [`apply()`].
 
 use assent_proto::code::{Denial, Invalid};
 use assent_proto::envelope::{Envelope, VerifiedTx, verify};

@@ -1,4 +1,4 @@
-//! The way of a transaction's bytes: `Envelope::decode` → [`Envelope::claims`] → [`verify`] → [`VerifiedTx`].
+//! The way of a transaction's bytes: `Envelope::decode`, then [`verify`], which gives a [`VerifiedTx`].
 //!
 //! Only [`verify`] makes a [`VerifiedTx`], so whatever holds one need not look at signatures again. Whether
 //! the keys are the author's registered ones is the ledger's to say: it knows the state.
