@@ -302,6 +302,12 @@ fn enrol_request(
     enroller: &str,
     out: Option<&Path>,
 ) -> Result<Reply, Failure> {
+    if let Some(taken) = out.filter(|o| o.exists()) {
+        return Err(Failure::local(
+            "FileExists",
+            format!("{}: exists already, and is not overwritten", taken.display()),
+        ));
+    }
     let genesis = ctx.genesis()?;
     let (custodian, enroller) = (institution_id(&genesis, custodian)?, institution_id(&genesis, enroller)?);
     let mut wallet = Wallet::open(ctx, file)?;
