@@ -49,7 +49,8 @@ pub enum InstitutionCommand {
     /// Sign the institution's public piece of a founding: its profile, keys and validators
     #[command(
         after_help = "Example:\n  assent institution admission --keyfile operator.age --chain-id yantai-1 \
-        --name-en 'Hospital A' --name-zh 第一医院 --role hospital --validator validator.toml -o hospital-a.toml\n\
+        --name-en 'Hospital A' --name-zh 第一医院 --role hospital --not-before 2026-12-01 --not-after 2029-12-31 \
+        --validator validator.toml -o hospital-a.toml\n\
         The validator pieces come from `assentd init` on the nodes."
     )]
     Admission(AdmissionArgs),

@@ -120,8 +120,8 @@ pub fn descendants_of_record<S: Source>(
     let mut walk = Walk { source, as_of, graph: Graph::default(), queue: VecDeque::new() };
     let start = Node::Record(record);
     walk.graph.nodes.insert(start, None);
-    // Every permit joins the trail of each person whose records it permits. One under an opening may be for the
-    // records of several, and only their sources see to it that no two have the same commitment.
+    // Every permit joins the trail of each person whose records it permits. Under an opening it may be for
+    // the records of several, and only their source sees to it that no two have the same commitment.
     for permit in walk.permits(account.into())? {
         let is_it = |r: &Record| r.account == account && r.commitment == record;
         let names_it = |a: &Action| match a {

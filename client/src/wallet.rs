@@ -435,10 +435,11 @@ fn uses(
         let Some(trail) = node.trail(a.account.into())? else { continue };
         let held_by = words::institution(&genesis, &a.custodian, ctx.lang);
         text += &format!(
-            "{held_by}: {} {} {}\n",
+            "{held_by}: {} {} {} ({})\n",
             trail.events.len(),
             ctx.lang.pick("events, all there are up to block", "个事件，完整至区块"),
-            trail.height
+            trail.height,
+            words::show_time(trail.time)
         );
         let events: Vec<_> = trail.events.iter().map(|e| use_of(&genesis, e, ctx.lang)).collect();
         events.iter().for_each(|(_, line)| text += &format!("  {line}\n"));

@@ -137,3 +137,38 @@ fn every_command_explains_itself() {
     let long = site.command("--help").output().unwrap();
     assert!(String::from_utf8(long.stdout).unwrap().contains("Exit codes:"));
 }
+
+#[test]
+fn a_real_network_is_founded_from_pieces_and_no_secret_leaves_its_institution() {
+    use assent_genesis::ValidatorPiece;
+    use assent_proto::SecretKey;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("pass"), "correct horse\n").unwrap();
+    let site = Site { dir };
+    for (n, slug) in [(1, "bureau"), (2, "insurer")] {
+        let keys = site
+            .run(&format!("institution keygen --slug {slug} --keyfile {slug}.age --passphrase-file pass"));
+        assert_eq!(keys.0, 0, "{}", keys.1);
+        let (consensus, network) = (SecretKey::from_bytes(&[n; 32]), SecretKey::from_bytes(&[n + 9; 32]));
+        let piece = ValidatorPiece::sign("real-1", slug, 1, &consensus, &network, None);
+        fs::write(site.path(&format!("{slug}.node.toml")), piece.to_toml()).unwrap();
+        let (code, made) = site.run(&format!(
+            "institution admission --keyfile {slug}.age --passphrase-file pass --chain-id real-1 --name-en {slug} \
+             --name-zh 机构 --role {slug} --not-before 2026-01-01 --not-after 2029-12-31 \
+             --validator {slug}.node.toml -o {slug}.toml"
+        ));
+        assert_eq!(code, 0, "{made}");
+        let public = fs::read_to_string(site.path(&format!("{slug}.toml"))).unwrap();
+        assert!(!public.contains(&hex::encode(consensus.to_bytes())) && !public.contains("SECRET"));
+    }
+    let found = |pieces: &str, out: &str| {
+        site.run(&format!("genesis collect {pieces} --chain-id real-1 --time 2026-12-01T00:00:00Z -o {out}"))
+    };
+    let (code, first) = found("bureau.toml insurer.toml", "a.toml");
+    assert_eq!((code, first["validators"].as_array().map(Vec::len)), (0, Some(2)), "{first}");
+    assert_eq!(found("insurer.toml bureau.toml", "b.toml").1["genesis"], first["genesis"], "in any order");
+    assert_eq!(found("bureau.toml bureau.toml", "c.toml").1["code_name"], "BadGenesis");
+    let altered = fs::read_to_string(site.path("insurer.toml")).unwrap().replace("insurer", "hospital-a");
+    fs::write(site.path("altered.toml"), altered).unwrap();
+    assert_eq!(found("bureau.toml altered.toml", "d.toml").1["code_name"], "BadGenesis");
+}
