@@ -101,6 +101,11 @@ impl Network {
         if !out.status.success() {
             return Err(io::Error::other(String::from_utf8_lossy(&out.stderr).into_owned()));
         }
+        Network::over(dir)
+    }
+
+    /// A network whose genesis file and node folders are there already.
+    pub fn over(dir: &Path) -> io::Result<Network> {
         let ports = free_ports(2 * SLUGS.len())?;
         let nodes = SLUGS
             .into_iter()

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use assent_genesis::Genesis;
+use assent_proto::evidence::Evidence;
 use assent_tests::canary::Canaries;
 use assent_tests::network::{SLUGS, program};
 use serde_json::Value;
@@ -34,6 +36,21 @@ fn words() -> Vec<String> {
     words
 }
 
+/// R29: evidence of a real chain, each byte changed in turn; every one is refused.
+fn every_flipped_byte_is_refused(out: &Path) {
+    let trust = Genesis::load(out.join("genesis.toml")).expect("the genesis file").trust();
+    for name in ["permit", "delivery", "uses-hospital-a"] {
+        let file = out.join(format!("evidence/{name}.evidence"));
+        let good = std::fs::read(file).expect("an evidence file");
+        assert!(Evidence::check(&good, &trust).is_ok(), "{name}");
+        for i in 0..good.len() {
+            let mut bad = good.clone();
+            bad[i] ^= 1 << (i % 8);
+            assert!(Evidence::check(&bad, &trust).is_err(), "{name}, byte {i}");
+        }
+    }
+}
+
 /// R1, R2, R3, R5 to R9, R24, R28, R29 as told; R1: no identity and no content in any table, log or file of a node.
 #[test]
 fn the_story_comes_out_as_told_twice_and_leaves_no_identity_on_any_node() {
@@ -56,5 +73,6 @@ fn the_story_comes_out_as_told_twice_and_leaves_no_identity_on_any_node() {
             assert!(entries > 1000, "{entries} entries were read");
         }
         assert_eq!(canaries.search_files(&out.join("evidence")).expect("readable"), []);
+        every_flipped_byte_is_refused(&out);
     }
 }

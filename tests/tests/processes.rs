@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use assent_tests::network::{Network, program};
+use assent_tests::network::{Network, SLUGS, program};
 use serde_json::Value;
 
 /// A running network in a folder of its own.
@@ -169,6 +169,83 @@ fn without_a_quorum_it_waits_and_then_goes_on() {
         reply
     });
     net.agree_at(height(&pending));
+}
+
+/// A real founding: each institution makes its own keys and shows a public piece; whoever puts the pieces together
+/// gets the same document; the network runs on it.
+#[test]
+fn institutions_found_a_chain_without_seeing_each_others_keys() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let root = dir.path().join("network");
+    let at = |name: &str| root.join(name).display().to_string();
+    let run = |name: &str, args: &[&str]| {
+        let out = Command::new(program(name)).args(args).stdin(Stdio::null()).output().expect("it starts");
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).expect("text")
+    };
+    std::fs::create_dir(&root).expect("a folder");
+    let mut pieces = Vec::new();
+    for (slug, role) in SLUGS.into_iter().zip(["bureau", "hospital", "hospital", "insurer"]) {
+        let (pass, key, node, piece) = (
+            at(&format!("{slug}.pass")),
+            at(&format!("{slug}.age")),
+            at(&format!("{slug}.node")),
+            at(&format!("{slug}.toml")),
+        );
+        std::fs::write(&pass, format!("{slug}'s own\n")).expect("a file");
+        let made =
+            run("assentd", &["init", "--home", &at(slug), "--chain-id", "real", "--institution", slug]);
+        std::fs::write(&node, made).expect("a file");
+        let keygen = ["--passphrase-file", &pass, "institution", "keygen", "--slug", slug, "--keyfile", &key];
+        run("assent", &keygen);
+        run(
+            "assent",
+            &[
+                "--passphrase-file",
+                &pass,
+                "institution",
+                "admission",
+                "--keyfile",
+                &key,
+                "--chain-id",
+                "real",
+                "--name-en",
+                slug,
+                "--name-zh",
+                slug,
+                "--role",
+                role,
+                "--validator",
+                &node,
+                "--not-before",
+                "2020-01-01",
+                "--not-after",
+                "2099-12-31",
+                "-o",
+                &piece,
+            ],
+        );
+        let public = std::fs::read_to_string(&piece).expect("a piece");
+        for secret in ["consensus.key", "network.key"] {
+            let secret = std::fs::read_to_string(root.join(slug).join(secret)).expect("a key file");
+            assert!(!public.contains(secret.trim()), "a piece holds no secret");
+        }
+        pieces.push(piece);
+    }
+    let collect = |out: &str, order: &[&str]| {
+        let fixed = ["genesis", "collect", "--chain-id", "real", "--time", "2026-01-01T00:00:00Z", "-o", out];
+        run("assent", &[&fixed, order].concat());
+        run("assent", &["--genesis", out, "genesis", "hash"])
+    };
+    let mut order: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    let one = collect(&at("genesis.toml"), &order);
+    order.reverse();
+    assert_eq!(one, collect(&at("theirs.toml"), &order), "everybody founds the same chain");
+    let network = Network::over(&root).expect("a network");
+    network.start_all().expect("four nodes");
+    for i in 0..4 {
+        network.wait_for_height(i, 1).expect("a first block");
+    }
 }
 
 /// A wrong passphrase opens nothing and says so; the program's exit code and code name tell scripts.
