@@ -477,7 +477,7 @@ fn open_records(
 
 /// The records whose bit is set, at least one.
 fn chosen(proofs: &[RecordProof], mask: usize) -> Vec<RecordProof> {
-    let mask = if mask % (1 << proofs.len()) == 0 { 1 } else { mask };
+    let mask = if mask.is_multiple_of(1 << proofs.len()) { 1 } else { mask };
     (0..proofs.len()).filter(|i| mask >> i & 1 == 1).map(|i| proofs[i].clone()).collect()
 }
 
