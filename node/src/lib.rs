@@ -11,6 +11,7 @@ pub mod keys;
 pub mod metrics;
 pub mod network;
 pub mod node;
+mod port;
 pub mod reader;
 pub mod rpc;
 pub mod runner;

@@ -18,6 +18,7 @@ use assent_replica::{GOSSIP_BYTES_MAX, MESSAGE_BYTES_MAX, PeerMessage};
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::gossipsub::{self, MessageAcceptance, MessageAuthenticity, PublishError, TopicHash};
+use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, ListenError, NetworkBehaviour, SwarmEvent};
@@ -156,6 +157,9 @@ pub fn parse_peer(genesis: &Genesis, text: &str) -> Result<(Option<PeerId>, Mult
         None => (None, text),
     };
     let address: Multiaddr = address.parse().map_err(|_| wrong("not a multiaddress"))?;
+    if !address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {
+        return Err(wrong("no TCP port in the multiaddress"));
+    }
     let Some(name) = name else { return Ok((None, address)) };
     let institution =
         genesis.institution(name).ok_or_else(|| wrong("no such institution in the genesis file"))?;
@@ -453,10 +457,10 @@ impl Network {
                 let gossip = &mut self.swarm.behaviour_mut().gossip;
                 gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
             }
-            BehaviourEvent::Gossip(gossipsub::Event::Subscribed { peer_id, topic }) => {
-                if topic == self.topics.consensus {
-                    self.ready(peer_id);
-                }
+            BehaviourEvent::Gossip(gossipsub::Event::Subscribed { peer_id, topic })
+                if topic == self.topics.consensus =>
+            {
+                self.ready(peer_id);
             }
             BehaviourEvent::Gossip(gossipsub::Event::SlowPeer { peer_id, .. }) => {
                 tracing::warn!(peer = %peer_id, validator = self.name(&peer_id), "a peer does not keep up");
@@ -689,5 +693,55 @@ impl request_response::Codec for DirectCodec {
         T: AsyncWrite + Unpin + Send,
     {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assent_genesis::testing;
+
+    #[test]
+    fn peers_are_read_and_named_by_their_institution() {
+        let (genesis, ..) = testing::four();
+        let address = "/ip4/192.0.2.7/tcp/26650";
+        assert_eq!(parse_peer(&genesis, address).unwrap(), (None, address.parse().unwrap()));
+        let (peer, _) = parse_peer(&genesis, &format!("hospital-a@{address}")).unwrap();
+        let hospital = genesis.institution("hospital-a").unwrap().id;
+        let node = genesis.nodes().iter().find(|n| n.institution == hospital).unwrap();
+        assert_eq!(peer, Some(peer_id(&node.network_key).unwrap()));
+        for wrong in ["", "192.0.2.7:26650", "nobody@/ip4/192.0.2.7/tcp/26650", "hospital-a@nowhere"] {
+            assert!(matches!(parse_peer(&genesis, wrong), Err(NetworkError::Peer(..))), "{wrong}");
+        }
+        let several = testing::devnet(6, 4).genesis;
+        assert!(parse_peer(&several, &format!("bureau@{address}")).is_err(), "two validators, one name");
+    }
+
+    #[test]
+    fn the_directory_holds_every_validator_but_this_one() {
+        let (genesis, ..) = testing::four();
+        let own = &genesis.nodes()[2];
+        let directory = Directory::new(&genesis, &own.network_key).unwrap();
+        assert_eq!(directory.by_peer.len(), 3);
+        for (peer, address) in &directory.by_peer {
+            assert_eq!(directory.by_address.get(address), Some(peer));
+            assert_ne!(*address, own.address());
+        }
+    }
+
+    /// A length beyond the bound is refused before anything is read, and a lie about it is noticed.
+    #[test]
+    fn direct_messages_are_bounded() {
+        let read = |bytes: Vec<u8>| {
+            let protocol = StreamProtocol::new("/test");
+            let mut io = futures::io::Cursor::new(bytes);
+            let codec = &mut DirectCodec;
+            futures::executor::block_on(request_response::Codec::read_request(codec, &protocol, &mut io))
+        };
+        let framed = |length: u32, body: &[u8]| [&length.to_be_bytes()[..], body].concat();
+        assert_eq!(read(framed(3, b"abc")).unwrap(), Bytes::from_static(b"abc"));
+        assert_eq!(read(framed(4, b"abc")).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let large = u32::try_from(MESSAGE_BYTES_MAX).unwrap() + 1;
+        assert_eq!(read(framed(large, b"abc")).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

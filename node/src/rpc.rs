@@ -20,7 +20,7 @@ use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -30,6 +30,7 @@ use crate::api::{self, TransactionStatus, Wait};
 use crate::feed::{Feed, View};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
+use crate::port::connections;
 use crate::reader::{ReadError, Reader};
 use crate::runner::Inbox;
 
@@ -437,11 +438,10 @@ pub async fn serve(
         .route("/health", get(health_page).with_state(pages));
     tonic::transport::Server::builder()
         .accept_http1(true)
-        .tcp_nodelay(true)
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_routes(Routes::from(router))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped(stop))
+        .serve_with_incoming_shutdown(connections(listener), stopped(stop))
         .await
 }
 

@@ -33,7 +33,7 @@ pub type Verdict = Result<(), Invalid>;
 
 /// What the loop is told.
 enum Message {
-    Peer { from: Address, message: PeerMessage, _room: OwnedSemaphorePermit },
+    Peer { from: Address, message: Box<PeerMessage>, _room: OwnedSemaphorePermit },
     Up(Address),
     Down(Address),
     Gossiped { txs: Vec<VerifiedTx>, _room: OwnedSemaphorePermit },
@@ -69,7 +69,7 @@ impl Inbox {
     pub fn peer(&self, from: Address, message: PeerMessage, bytes: usize) -> Result<(), NoRoom> {
         let size = u32::try_from(bytes).map_err(|_| NoRoom)?.saturating_add(MESSAGE_BYTES);
         let room = self.peer_room.clone().try_acquire_many_owned(size).map_err(|_| NoRoom)?;
-        self.send(Message::Peer { from, message, _room: room })
+        self.send(Message::Peer { from, message: Box::new(message), _room: room })
     }
 
     /// A validator is connected.
@@ -165,7 +165,7 @@ impl Runner {
 
     fn take(&mut self, message: Message) -> Result<(), Fault> {
         match message {
-            Message::Peer { from, message, _room } => self.step(Input::Peer { from, message }),
+            Message::Peer { from, message, _room } => self.step(Input::Peer { from, message: *message }),
             Message::Up(peer) => self.step(Input::PeerUp(peer)),
             Message::Down(peer) => self.step(Input::PeerDown(peer)),
             Message::Gossiped { txs, _room } => self.pool(txs, Vec::new()),

@@ -159,7 +159,7 @@ async fn answers_are_evidence_that_the_genesis_file_verifies() {
     assert!(matches!(check(&none.evidence).claim, Claim::Absence(_)));
     let trail = client.get_trail(asked(item)).await.unwrap().into_inner();
     let Claim::Trail(trail) = check(&trail.evidence).claim else { panic!("the item has a trail") };
-    assert_eq!(trail.events[..], [claim.event.clone()]);
+    assert_eq!(trail.events.iter().collect::<Vec<_>>(), [&claim.event]);
 
     let unknown = TransactionRequest { body_id: Bytes::from(vec![1; 32]), wait: false };
     let unknown = client.get_transaction(unknown).await.unwrap().into_inner();

@@ -5,17 +5,20 @@ use std::fs;
 use std::path::Path;
 
 use assent_genesis::testing;
-use assent_ledger::testing::World;
+use assent_ledger::testing::{Four, Party, Scene, World};
 use assent_node::metrics::Metrics;
 use assent_node::reader::Reader;
 use assent_node::store::{DATABASE, OpenError, Store};
 use assent_proto::block::{PROTOCOL_VERSION, tx_root};
 use assent_proto::field::Message;
 use assent_proto::merkle::Mountains;
-use assent_proto::transaction::{Category, Level, Opening, RegisterItem};
+use assent_proto::state::Permit;
+use assent_proto::transaction::{
+    ActivityKind, Category, Deliver, Level, Opening, Product, RecordActivity, RegisterItem, RequestAccess,
+};
 use assent_proto::{
-    Action, Address, Block, BlockId, CertifiedHeader, CommitCertificate, GenesisHash, Hash, Header, Height,
-    ItemId, List, ObjectRef,
+    Action, Address, ArtifactId, Block, BlockId, CertifiedHeader, CommitCertificate, GenesisHash, Hash,
+    Header, Height, ItemId, List, ObjectRef, PermitId, VerifiedTx,
 };
 use assent_replica::{Commit, Storage};
 use bytes::Bytes;
@@ -28,7 +31,7 @@ fn open(home: &Path, genesis: &GenesisHash) -> Store {
 /// not look into them.
 struct Blocks {
     world: World,
-    four: assent_ledger::testing::Four,
+    four: Four,
     mountains: Mountains,
     parent: BlockId,
     next_code: u32,
@@ -37,12 +40,20 @@ struct Blocks {
 impl Blocks {
     fn new() -> Blocks {
         let (world, four) = World::four();
+        Blocks::after(world, four)
+    }
+
+    fn after(world: World, four: Four) -> Blocks {
         let parent = BlockId(world.genesis().0);
         Blocks { world, four, mountains: Mountains::default(), parent, next_code: 1 }
     }
 
     fn next(&mut self, transactions: u32) -> Commit {
         let txs: Vec<_> = (0..transactions).map(|_| self.transaction()).collect();
+        self.block(txs)
+    }
+
+    fn block(&mut self, txs: Vec<VerifiedTx>) -> Commit {
         let at = self.world.next();
         let applied = self.world.apply(&txs).unwrap();
         let transactions: Vec<Bytes> = txs.iter().map(|t| t.bytes().clone()).collect();
@@ -81,7 +92,7 @@ impl Blocks {
         commit
     }
 
-    fn transaction(&mut self) -> assent_proto::VerifiedTx {
+    fn transaction(&mut self) -> VerifiedTx {
         self.next_code += 1;
         let (category, level, opening) = (Category::TestResult, Level::High, Opening::Prohibited);
         let code = self.next_code;
@@ -201,6 +212,60 @@ fn copy(from: &Path, to: &Path) {
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
     }
+}
+
+/// R24, R5: what used a record, a permit and a product is found in chain order; a denied request used nothing.
+#[test]
+fn uses_are_found_in_chain_order() {
+    let home = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new();
+    let insurer = scene.four.insurer.clone();
+    let grant = scene.grant(scene.standing(&insurer)).unwrap();
+    let (permitted, denied) = (scene.ask_statistics(grant), scene.ask(None));
+    let record = scene.records[0].record.commitment.0;
+    let hospital = scene.four.hospital_a.clone();
+    let Scene { world, four, item, .. } = scene;
+    let mut blocks = Blocks::after(world, four);
+    let mut store = open(home.path(), blocks.world.genesis());
+    let reader = store.reader();
+    let mut run = |blocks: &mut Blocks, by: &Party, actions: Vec<Action>| -> Vec<(Bytes, u32)> {
+        let txs = actions.into_iter().map(|a| blocks.world.sign(by, a)).collect();
+        let commit = blocks.block(txs);
+        store.commit(&commit).unwrap();
+        commit.receipts.iter().map(|r| (Bytes::copy_from_slice(r.body.as_bytes()), r.code)).collect()
+    };
+    let request = |r: &RequestAccess| Action::RequestAccess(Box::new(r.clone()));
+
+    let asked = run(&mut blocks, &insurer, vec![request(&denied), request(&permitted), request(&permitted)]);
+    assert!(asked[0].1 != 0 && asked[1].1 == 0 && asked[2].1 == 0);
+    assert_eq!(reader.uses(&record, 10).unwrap(), [asked[1].0.clone(), asked[2].0.clone()]);
+    assert_eq!(reader.uses(&record, 1).unwrap().len(), 1, "bounded");
+    assert!(reader.uses(&item.0, 10).unwrap().is_empty());
+
+    let permit = Hash(asked[1].0[..].try_into().unwrap());
+    let p: Permit = blocks.world.get(PermitId(permit));
+    let released_height = blocks.world.at().height;
+    let (manifest, records, package) = (p.manifest, p.records, Hash([3; 32]));
+    let deliver = Deliver { permit: PermitId(permit), released_height, manifest, records, package };
+    let delivered = run(&mut blocks, &hospital, vec![Action::Deliver(deliver)]);
+    assert_eq!(delivered[0].1, 0);
+    let product = |id| Product { id: ArtifactId(Hash([id; 32])), level: Level::High };
+    let activity = |permits: Vec<PermitId>, artifacts: Vec<ArtifactId>, output| {
+        Action::RecordActivity(Box::new(RecordActivity {
+            kind: ActivityKind::Aggregate,
+            permits: permits.try_into().unwrap(),
+            artifacts: artifacts.try_into().unwrap(),
+            outputs: vec![product(output)].try_into().unwrap(),
+            plan: Hash([7; 32]),
+            excluded: List::empty(),
+        }))
+    };
+    let first = run(&mut blocks, &insurer, vec![activity(vec![PermitId(permit)], vec![], 1)]);
+    let second = run(&mut blocks, &insurer, vec![activity(vec![], vec![product(1).id], 2)]);
+    assert_eq!((first[0].1, second[0].1), (0, 0));
+    assert_eq!(reader.uses(&permit, 10).unwrap(), [delivered[0].0.clone(), first[0].0.clone()]);
+    assert_eq!(reader.uses(&product(1).id.0, 10).unwrap(), [second[0].0.clone()]);
+    assert!(reader.uses(&product(2).id.0, 10).unwrap().is_empty());
 }
 
 #[test]
