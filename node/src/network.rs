@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Messages are bounded, decoded and attributed to their author here. A message that does not decode is its
-//! author's fault (gossip is signed), and closes its connections for [`BAN`].
+//! author's fault (gossip is signed), and closes its connections for half a minute.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io;

@@ -258,3 +258,39 @@ async fn a_stopped_node_goes_on_where_it_was() {
     assert!(next.receipt.unwrap().height > first.receipt.unwrap().height);
     node.stop().await;
 }
+
+/// Metrics, health and the gRPC health service share the port.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_are_served_on_the_same_port() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let node = Running::start(home.path(), &devnet.genesis).await;
+    let mut client = node.client().await;
+    client.submit(submit(good(&devnet, 1), Wait::Final)).await.unwrap();
+    client.submit(submit(Bytes::from(vec![0xff; 9]), Wait::Final)).await.err().unwrap();
+    let metrics = page(&node.rpc, "/metrics").await;
+    for line in
+        ["assent_transactions_total 1", "assent_rejected_total{code=\"Malformed\"} 1", "assent_peers 0"]
+    {
+        assert!(metrics.lines().any(|l| l == line), "no {line:?} in\n{metrics}");
+    }
+    let health = page(&node.rpc, "/health").await;
+    assert!(health.contains("200 OK") && health.contains("\"status\":\"ok\""), "{health}");
+    let channel = tonic::transport::Endpoint::from_shared(node.rpc.clone()).unwrap().connect().await.unwrap();
+    let mut grpc = tonic_health::pb::health_client::HealthClient::new(channel);
+    let asked = tonic_health::pb::HealthCheckRequest { service: "assent.v1.Ledger".into() };
+    let answer = grpc.check(asked).await.unwrap().into_inner();
+    assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
+    node.stop().await;
+}
+
+async fn page(rpc: &str, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let host = rpc.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
