@@ -60,8 +60,8 @@ struct Run {
     /// Where peers connect.
     #[arg(long, default_value = "/ip4/127.0.0.1/tcp/26650")]
     listen: Multiaddr,
-    /// A peer to dial, as MULTIADDRESS or INSTITUTION@MULTIADDRESS; repeat it for more. Without any, the addresses in the
-    /// genesis file are dialled.
+    /// A peer to dial, as MULTIADDRESS or INSTITUTION@MULTIADDRESS; repeat it for more. Without any, the
+    /// addresses in the genesis file are dialled.
     #[arg(long = "peer", value_name = "PEER")]
     peers: Vec<String>,
     /// How to log, on standard error. RUST_LOG chooses what.
