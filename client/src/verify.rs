@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use assent_proto::evidence::{Claim, Evidence};
+use assent_proto::evidence::{Claim, Evidence, Verdict};
 use assent_proto::field::Element;
 use assent_proto::state::Object;
 use assent_proto::{BodyId, Hash, ObjectKind, ObjectRef};
@@ -38,7 +38,7 @@ pub fn run(ctx: &Context, args: &VerifyArgs) -> Result<Reply, Failure> {
                 text += &format!(
                     "{name}: {}\n  {}\n  {} {}, {} {}\n",
                     ctx.lang.pick("proved", "已证明"),
-                    verdict.statement,
+                    statement(&evidence.claim, &verdict, ctx.lang),
                     ctx.lang.pick("as of", "截至"),
                     words::show_time(verdict.time),
                     verdict.signers,
@@ -61,6 +61,21 @@ pub fn run(ctx: &Context, args: &VerifyArgs) -> Result<Reply, Failure> {
         }
     }
     Ok(Reply::new(json!({ "files": list, "valid": exit == 0 }), text).exit(exit))
+}
+
+/// What is proved, in the reader's language.
+fn statement(claim: &Claim, verdict: &Verdict, lang: Lang) -> String {
+    let height = verdict.height;
+    match (lang, claim) {
+        (Lang::En, _) => verdict.statement.clone(),
+        (Lang::Zh, Claim::Event(c)) => format!("该事件（{}）已记录在区块 {height}", name(&c.event.core.object)),
+        (Lang::Zh, Claim::State(c)) => format!("{} 在区块 {height} 之后如所示", name(&c.leaf.object)),
+        (Lang::Zh, Claim::Absence(c)) => format!("区块 {height} 之后不存在 {}", name(&c.object)),
+        (Lang::Zh, Claim::Trail(c)) => {
+            let n = c.events.len();
+            format!("所示 {n} 个事件是 {} 的全部事件：完整至区块 {height}", name(&c.leaf.object))
+        }
+    }
 }
 
 fn claim_name(claim: &Claim) -> &'static str {
