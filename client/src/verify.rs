@@ -68,7 +68,9 @@ fn statement(claim: &Claim, verdict: &Verdict, lang: Lang) -> String {
     let height = verdict.height;
     match (lang, claim) {
         (Lang::En, _) => verdict.statement.clone(),
-        (Lang::Zh, Claim::Event(c)) => format!("该事件（{}）已记录在区块 {height}", name(&c.event.core.object)),
+        (Lang::Zh, Claim::Event(c)) => {
+            format!("该事件（{}）已记录在区块 {height}", name(&c.event.core.object))
+        }
         (Lang::Zh, Claim::State(c)) => format!("{} 在区块 {height} 之后如所示", name(&c.leaf.object)),
         (Lang::Zh, Claim::Absence(c)) => format!("区块 {height} 之后不存在 {}", name(&c.object)),
         (Lang::Zh, Claim::Trail(c)) => {
