@@ -1,0 +1,165 @@
+//! Conformance vectors: bytes and ids that must never change for protocol version 1, since old signatures and old
+//! evidence depend on them. A change here is a new protocol version, with vectors of its own beside these.
+
+use assent_proto::block::{BlockId, Header, tx_root};
+use assent_proto::envelope::signing_message;
+use assent_proto::event::{Event, EventCore, EventKind, Link};
+use assent_proto::field::Message;
+use assent_proto::keys::Algorithm;
+use assent_proto::merkle::{self, Mountains};
+use assent_proto::state::{ObjectKind, ObjectRef, leaf_hash, object_hash};
+use assent_proto::transaction::*;
+use assent_proto::trie::inner_hash;
+use assent_proto::validators::{Validator, ValidatorSet, VoteKind, vote_message};
+use assent_proto::*;
+
+fn h(n: u8) -> Hash {
+    Hash([n; 32])
+}
+
+fn grant() -> Body {
+    Body {
+        chain: GenesisHash(h(1)).tag(),
+        expires_at: TimeMs(1_790_000_000_000),
+        author: Author::Account(AccountId(h(2))),
+        action: Action::Grant(Box::new(Grant {
+            grantee: InstitutionId(h(3)),
+            capacity: Capacity::Own,
+            items: vec![ItemId::of(101, 1), ItemId(h(4))].try_into().unwrap(),
+            categories: vec![Category::TestResult].try_into().unwrap(),
+            data_from: Day(0),
+            data_to: Day(20_000),
+            case: Some(CaseId(h(5))),
+            purpose: Purpose::ClaimsPayment,
+            actions: vec![UseAction::Read, UseAction::Copy].try_into().unwrap(),
+            output: Output::Raw,
+            max_level: Level::High,
+            mode: Mode::OneTime,
+            uses: 1,
+            not_before: TimeMs(0),
+            not_after: TimeMs(1_800_000_000_000),
+            retention_days: 30,
+            onward: false,
+            jurisdictions: vec![156].try_into().unwrap(),
+            legal_basis: LegalBasis::Consent,
+            notice: h(6),
+            language: Language::Chinese,
+            policy_version: 1,
+        })),
+    }
+}
+
+fn header() -> Header {
+    Header {
+        version: 1,
+        genesis: GenesisHash(h(1)),
+        height: Height(7),
+        parent: BlockId(h(2)),
+        time: TimeMs(1_790_000_000_001),
+        builder: Address([3; 20]),
+        tx_root: h(4),
+        body_bytes: 1234,
+        events_root: h(5),
+        history_root: h(6),
+        state_root: h(7),
+        validators: h(8),
+        next_validators: h(9),
+        parent_certificate: h(10),
+    }
+}
+
+fn event() -> Event {
+    let trail = ObjectRef { kind: ObjectKind::Account, id: h(2) };
+    Event {
+        core: EventCore {
+            height: Height(7),
+            transaction: 1,
+            event: 0,
+            time: TimeMs(1_790_000_000_001),
+            body: BodyId(h(9)),
+            author: Author::Account(AccountId(h(2))),
+            action: ActionKind::Grant,
+            kind: EventKind::Granted,
+            code: 0,
+            object: ObjectRef { kind: ObjectKind::Grant, id: h(9) },
+            object_hash: h(11),
+        },
+        links: vec![Link { trail, index: 0, head_before: trail.new_trail().head }].try_into().unwrap(),
+    }
+}
+
+fn vectors() -> String {
+    let genesis = GenesisHash(h(1));
+    let key = SecretKey::from_bytes(&[42; 32]);
+    let body = grant();
+    let envelope = Envelope::sign(&genesis, &body, &[&key]).encode();
+    let object = ObjectRef { kind: ObjectKind::Grant, id: h(9) };
+    let content = object_hash(&object, b"content");
+    let mut mountains = Mountains::default();
+    (1..=5).for_each(|n| mountains.push(&h(n)));
+    let validator = Validator {
+        algorithm: Algorithm::Ed25519,
+        key: key.public(),
+        power: 1,
+        institution: InstitutionId(h(3)),
+    };
+    let set = ValidatorSet { validators: vec![validator.clone()].try_into().unwrap() };
+    let address = validator.address();
+    let block = header().id();
+    let vote = |kind, id: Option<&BlockId>| vote_message(&genesis, kind, Height(7), 2, id, &address);
+    let lines = [
+        ("grant body", hex::encode(body.encode())),
+        ("body id", body_id(&genesis, &body.encode()).to_string()),
+        (
+            "signing message",
+            signing_message(&genesis, Algorithm::Ed25519, &key.public(), &body.encode()).to_string(),
+        ),
+        ("envelope", hex::encode(&envelope)),
+        ("envelope id", Envelope::id(&envelope).to_string()),
+        ("item id", ItemId::of(101, 1).to_string()),
+        (
+            "record leaf",
+            Record { account: AccountId(h(1)), commitment: Commitment(h(2)), day: Day(3) }.leaf().to_string(),
+        ),
+        ("commitment", hash::commit(&[7; 32], "record", b"content").to_string()),
+        ("header", hex::encode(header().encode())),
+        ("block id", block.to_string()),
+        ("transaction root", tx_root(&[envelope]).to_string()),
+        ("merkle root of five", merkle::root(&[1, 2, 3, 4, 5].map(h)).to_string()),
+        ("mountains of five", mountains.root().to_string()),
+        ("event", hex::encode(event().encode())),
+        ("event leaf", event().leaf().to_string()),
+        ("trail after it", event().links[0].after(&event().leaf()).head.to_string()),
+        ("object hash", content.to_string()),
+        ("trie leaf", leaf_hash(&object, &content, &object.new_trail()).to_string()),
+        ("trie path", object.path().to_string()),
+        ("trie inner", inner_hash(13, &h(0xff).prefix(13), &h(1), &h(2)).to_string()),
+        ("validator address", address.to_string()),
+        ("validator set", set.hash().to_string()),
+        ("prevote nil", vote(VoteKind::Prevote, None).to_string()),
+        ("precommit", vote(VoteKind::Precommit, Some(&block)).to_string()),
+    ];
+    lines.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
+}
+
+#[test]
+fn bytes_and_ids_of_version_1_stay() {
+    let (is, should) = (vectors(), include_str!("vectors.txt"));
+    for (is, should) in is.lines().zip(should.lines()) {
+        assert_eq!(is, should);
+    }
+    assert_eq!(is.len(), should.len(), "all of them:\n{is}");
+}
+
+#[test]
+fn the_vectors_decode_to_what_they_were_made_of() {
+    let find = |name: &str| {
+        let line = include_str!("vectors.txt").lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "));
+        hex::decode(line.unwrap()).unwrap()
+    };
+    assert_eq!(Body::decode(&find("grant body")), Ok(grant()));
+    assert_eq!(<Header as Message>::decode(&find("header")), Ok(header()));
+    assert_eq!(<Event as Message>::decode(&find("event")), Ok(event()));
+    let tx = envelope::verify(&GenesisHash(h(1)), &[find("envelope").into()]).remove(0);
+    assert_eq!(tx.map(|tx| tx.body().clone()), Ok(grant()));
+}
