@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -229,9 +230,24 @@ impl Drop for Network {
     }
 }
 
-/// Ports that were free a moment ago, all different.
+/// Ports that are free now, all different, and no two calls in this process give the same one. They lie below
+/// those that the system gives to outgoing connections, so that none is taken before a node listens on it, or
+/// while it is down.
 fn free_ports(n: usize) -> io::Result<Vec<u16>> {
-    let held: Vec<_> =
-        (0..n).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
-    held.iter().map(|l| l.local_addr().map(|a| a.port())).collect()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut found = Vec::with_capacity(n);
+    for _ in 0..COUNT {
+        // Another process starts elsewhere.
+        let at = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = (FIRST + at % COUNT) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            found.push(port);
+        }
+        if found.len() == n {
+            return Ok(found);
+        }
+    }
+    Err(io::Error::other("no free ports between 10000 and 30000"))
 }
