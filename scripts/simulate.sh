@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Builds and hands over to assent-simulate: whole validators under a virtual clock, with faults and liars.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+Usage: scripts/simulate.sh [--seeds N] [--from S] [--jobs J] [--verbose] [--yes]
+
+Runs a stretch of seeds of the simulation. Each is one run of four or seven validators, always the same one. Stops at
+the first seed that fails, says what was wrong and how to replay it, and exits with a number other than 0. The last
+line is "N passed, M failed".
+
+  --seeds N   how many seeds (300 unless said)
+  --from S    the first seed (0 unless said)
+  --jobs J    runs at a time (as many as there are cores unless said)
+  --verbose   a line for each seed
+  --yes       install what is missing without asking (also with CI=true, or without a terminal)
+  --help      this text
+TEXT
+}
+
+setup=--ask
+pass=()
+for argument in "$@"; do
+    case $argument in
+        --help | -h) usage && exit ;;
+        --yes) setup=--yes ;;
+        *) pass+=("$argument") ;;
+    esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/setup.sh
+source scripts/setup.sh "$setup"
+
+target=${CARGO_TARGET_DIR:-target}
+cargo build --release --locked --workspace --bins
+exec "$target/release/assent-simulate" ${pass[@]+"${pass[@]}"}

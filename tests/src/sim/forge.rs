@@ -1,0 +1,141 @@
+//! What a liar can make with its own key: votes and proposals that contradict what it said, and blocks that
+//! break the rules. How it uses them is decided in [`super::byzantine`].
+
+use assent_consensus::{SignedProposal, SignedVote};
+use assent_ledger::{BlockContext, ReplayWindow, State, apply};
+use assent_proto::block::tx_root;
+use assent_proto::field::Message;
+use assent_proto::{
+    Block, BlockId, Envelope, GenesisHash, Hash, Header, Height, SecretKey, Signature, TimeMs,
+};
+use assent_replica::{Part, PeerMessage};
+use bytes::Bytes;
+
+use super::Random;
+
+/// The same vote for something else, signed.
+pub fn vote(genesis: &GenesisHash, key: &SecretKey, vote: &SignedVote, block: Option<BlockId>) -> SignedVote {
+    let mut forged = SignedVote { block, ..vote.clone() };
+    forged.signature = key.sign(&forged.message(genesis).0);
+    forged
+}
+
+/// The same proposal of another header, signed.
+pub fn proposal(
+    genesis: &GenesisHash,
+    key: &SecretKey,
+    proposal: &SignedProposal,
+    header: Header,
+) -> SignedProposal {
+    let mut forged = SignedProposal { header, signature: Signature([0; 64]), ..proposal.clone() };
+    forged.signature = key.sign(&forged.message(genesis).0);
+    forged
+}
+
+/// A block's parts for the round of a proposal.
+pub fn parts(height: Height, round: u32, block: &Block) -> Vec<PeerMessage> {
+    let (id, bytes) = (block.header.id(), block.encode());
+    Part::split(height, round, id, &bytes).into_iter().map(PeerMessage::Part).collect()
+}
+
+/// Another valid block in the place of one: empty, and a little later. `state` is the state before it.
+pub fn twin(state: &State, block: &Block) -> Option<Block> {
+    let mut twin = Block { transactions: Vec::new(), ..block.clone() };
+    let header = &mut twin.header;
+    header.time = header.time.plus(1);
+    let context = BlockContext { height: header.height, time: header.time };
+    let applied = apply(state, &ReplayWindow::new(), context, &[]).ok()?;
+    header.tx_root = tx_root(&[]);
+    header.body_bytes = 0;
+    header.events_root = applied.events_root;
+    header.state_root = applied.state.root();
+    Some(twin)
+}
+
+/// What is wrong with a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flaw {
+    /// Not the state after it.
+    StateRoot,
+    /// Not the root over its events.
+    EventsRoot,
+    /// Not the root over earlier blocks.
+    HistoryRoot,
+    /// What protects stands last, if there is something that does; else the order is another.
+    PhaseOrder,
+    /// A body that everyone knows, under a signature that does not hold.
+    BadSignature,
+    /// One transaction twice.
+    Twice,
+    /// Not later than its parent.
+    TimeBack,
+    /// An hour ahead of all clocks.
+    TimeAhead,
+    /// On another parent.
+    Parent,
+    /// A parent certificate without a quorum.
+    NoQuorum,
+}
+
+const FLAWS: [Flaw; 10] = [
+    Flaw::StateRoot,
+    Flaw::EventsRoot,
+    Flaw::HistoryRoot,
+    Flaw::PhaseOrder,
+    Flaw::BadSignature,
+    Flaw::Twice,
+    Flaw::TimeBack,
+    Flaw::TimeAhead,
+    Flaw::Parent,
+    Flaw::NoQuorum,
+];
+
+/// The block with a flaw that suits it; the rest of its header agrees with its body.
+pub fn flawed(block: &Block, random: &mut Random) -> (Flaw, Block) {
+    let suits = |flaw: &Flaw| match flaw {
+        Flaw::PhaseOrder => block.transactions.len() > 1,
+        Flaw::BadSignature | Flaw::Twice => !block.transactions.is_empty(),
+        Flaw::NoQuorum => block.parent_certificate.is_some(),
+        _ => true,
+    };
+    let flaw = random.pick(&FLAWS.into_iter().filter(suits).collect::<Vec<_>>());
+    (flaw, spoil(block, flaw))
+}
+
+fn spoil(block: &Block, flaw: Flaw) -> Block {
+    let mut b = block.clone();
+    match flaw {
+        Flaw::StateRoot => b.header.state_root = flip(b.header.state_root),
+        Flaw::EventsRoot => b.header.events_root = flip(b.header.events_root),
+        Flaw::HistoryRoot => b.header.history_root = flip(b.header.history_root),
+        Flaw::PhaseOrder => b.transactions.reverse(),
+        Flaw::BadSignature => b.transactions[0] = badly_signed(&b.transactions[0]),
+        Flaw::Twice => b.transactions.push(b.transactions[0].clone()),
+        Flaw::TimeBack => b.header.time = TimeMs(1),
+        Flaw::TimeAhead => b.header.time = b.header.time.plus(3_600_000),
+        Flaw::Parent => b.header.parent = BlockId(flip(b.header.parent.0)),
+        Flaw::NoQuorum => {
+            let certificate = b.parent_certificate.as_mut().expect("suits only blocks with one");
+            certificate.signatures =
+                certificate.signatures.iter().take(1).cloned().collect::<Vec<_>>().try_into().expect("one");
+            b.header.parent_certificate = certificate.hash();
+        }
+    }
+    b.header.tx_root = tx_root(&b.transactions);
+    b.header.body_bytes = b.transactions.iter().map(Bytes::len).sum::<usize>() as u32;
+    b
+}
+
+/// The same body in an envelope whose signature does not hold.
+pub fn badly_signed(envelope: &Bytes) -> Bytes {
+    let mut envelope = Envelope::decode(envelope).expect("a transaction of a block of ours");
+    let mut signatures = envelope.signatures.clone().into_vec();
+    signatures[0].signature.0[7] ^= 1;
+    envelope.signatures = signatures.try_into().expect("as many as before");
+    envelope.encode()
+}
+
+fn flip(mut hash: Hash) -> Hash {
+    hash.0[0] ^= 1;
+    hash
+}

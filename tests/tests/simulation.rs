@@ -1,0 +1,130 @@
+//! Validators under a virtual clock, among faults and liars: a stretch of seeds, and runs of one fault each
+//! (R2, R9, R10). A failing seed runs alone with `scripts/simulate.sh --seeds 1 --from SEED`.
+
+use std::collections::BTreeSet;
+
+use assent_proto::Height;
+use assent_tests::sim::byzantine::Behaviour;
+use assent_tests::sim::disk::Unsynced;
+use assent_tests::sim::{Report, Sim, Weather, run_seed};
+
+/// Each of them passes, and together they show what they ought to.
+fn pass(seeds: std::ops::Range<u64>) {
+    let run = |seed| run_seed(seed).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    let reports: Vec<Report> = seeds.map(run).collect();
+    let lied: BTreeSet<_> =
+        reports.iter().filter(|r| r.lies > 0).flat_map(|r| r.behaviours.clone()).collect();
+    assert_eq!(lied.len(), Behaviour::ALL.len(), "every kind of liar lied: {lied:?}");
+    assert!(reports.iter().any(|r| r.restarted > 0), "somebody lost power");
+    assert!(reports.iter().all(|r| r.permitted > 0 && r.denied > 0), "uses were permitted and denied");
+}
+
+#[test]
+fn seeds_0_to_99_pass() {
+    pass(0..100);
+}
+
+#[test]
+fn seeds_100_to_199_pass() {
+    pass(100..200);
+}
+
+#[test]
+fn seeds_200_to_299_pass() {
+    pass(200..300);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..4 {
+        let trace = |seed| run_seed(seed).expect("passes").trace;
+        assert_eq!(trace(seed), trace(seed));
+        assert_ne!(trace(seed), trace(seed + 1), "another seed is another run");
+    }
+}
+
+#[test]
+fn who_crashed_at_any_write_comes_back_and_votes() {
+    for seed in 0..20 {
+        let mut sim = Sim::new(seed, Weather::FOUL);
+        for n in 0..20 {
+            let (tx, ms) = (sim.enrolment(&format!("person {n}")), sim.random.below(12_000));
+            sim.submit_in(ms, tx);
+        }
+        let (victim, ms) = (sim.random.below(4) as usize, sim.random.below(6_000));
+        let writes = sim.random.below(40);
+        sim.cut_power_in(ms, victim, writes, Unsynced::Lost);
+        sim.start_in(ms + 2_000, victim);
+        sim.run_until(300_000, "all is final, and who crashed votes again", |sim| {
+            let back = sim.came_back.get(&victim).copied();
+            sim.all_final() && back.is_some_and(|height| sim.has_voted_above(victim, height.next().next()))
+        });
+        sim.check_agreement();
+    }
+}
+
+#[test]
+fn who_was_away_for_long_catches_up_by_certified_blocks_and_votes_again() {
+    let mut sim = Sim::new(1, Weather::FAIR);
+    sim.run_for(500);
+    sim.stop(2);
+    for n in 0..120 {
+        let tx = sim.enrolment(&format!("person {n}"));
+        sim.submit_in(n * 400, tx);
+    }
+    sim.run_until(300_000, "three go on", |sim| sim.height(0) > Height(80));
+    assert!(sim.height(2) < Height(5));
+    sim.start(2);
+    sim.run_until(300_000, "the fourth catches up", |sim| {
+        sim.all_final() && sim.has_voted_above(2, Height(80))
+    });
+    assert!(sim.blocks_sent >= 2, "more blocks than one answer holds");
+    sim.check_agreement();
+}
+
+#[test]
+fn the_chain_goes_on_after_all_lost_power_at_once() {
+    for seed in 0..5 {
+        let mut sim = Sim::new(seed, Weather::FOUL);
+        for n in 0..6 {
+            let tx = sim.enrolment(&format!("person {n}"));
+            sim.submit_in(n * 700, tx);
+        }
+        let ms = 500 + sim.random.below(3_000);
+        sim.run_for(ms);
+        (0..4).for_each(|at| sim.stop(at));
+        sim.start_all();
+        sim.run_until(300_000, "all is final after the restart", |sim| sim.all_final());
+        sim.check_agreement();
+    }
+}
+
+#[test]
+fn a_clock_that_is_wrong_costs_rounds_and_not_the_chain() {
+    for (seed, ahead) in [(3, 10_000), (4, 2_500), (5, 60_000)] {
+        let mut sim = Sim::new(seed, Weather::FAIR);
+        sim.skew_in(0, 1, ahead);
+        for n in 0..10 {
+            let tx = sim.enrolment(&format!("person {n}"));
+            sim.submit_in(n * 900, tx);
+        }
+        sim.run_until(600_000, "a clock that is ahead does not stop the chain", |sim| sim.all_final());
+        sim.check_agreement();
+    }
+}
+
+#[test]
+fn an_idle_chain_makes_no_blocks_but_the_heartbeat() {
+    let mut sim = Sim::new(1, Weather::FAIR);
+    sim.run_for(1_000);
+    let before = sim.height(0);
+    let beat = sim.genesis.parameters().heartbeat_ms;
+    sim.run_for(5 * beat);
+    let made = sim.height(0).0 - before.0;
+    assert!((4..=5).contains(&made), "{made} blocks in five heartbeats");
+    let tx = sim.enrolment("person");
+    sim.submit_in(0, tx);
+    let start = sim.now;
+    sim.run_until(beat, "a transaction does not wait for the heartbeat", |sim| sim.all_final());
+    assert!(sim.now.0 - start.0 < 500, "{} ms", sim.now.0 - start.0);
+}
