@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used)] // the helpers of a test fail as the test does
 
-mod sim;
-
 use assent_consensus::{ConsensusMessage, SignedProposal};
 use assent_proto::envelope::verify;
 use assent_proto::field::Message;
 use assent_proto::validators::{VoteKind, vote_message};
 use assent_proto::*;
 use assent_replica::{Fault, Input, Output, PeerMessage, Replica};
+use assent_tests::sim::disk::Disk;
+use assent_tests::sim::{Sim, Weather};
 use bytes::Bytes;
-use sim::disk::Disk;
-use sim::{Sim, Weather};
 
 type Certified = (Bytes, CommitCertificate);
 type Lie<'a> = &'a dyn Fn(Vec<Certified>) -> Vec<Certified>;
