@@ -265,11 +265,14 @@ impl Liar {
     }
 
     fn garbage(&self, message: &PeerMessage, random: &mut Random) -> Bytes {
-        let (far, id) = (Height(random.below(u64::MAX)), BlockId(Hash([random.below(256) as u8; 32])));
+        let far = Height(random.below(u64::MAX));
+        // What is at work now, else it would be dropped unread.
+        let unknown = (Height(1 + random.below(40)), BlockId(Hash([random.below(256) as u8; 32])));
+        let (height, id) = self.proposed.filter(|_| random.chance(700)).unwrap_or(unknown);
         let mut v = SignedVote {
             kind: VoteKind::Precommit,
-            height: Height(1 + random.below(40)),
-            round: random.below(5) as u32,
+            height,
+            round: random.below(3) as u32,
             block: Some(id),
             validator: random.pick(&self.addresses),
             signature: Signature([3; 64]),
