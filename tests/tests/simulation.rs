@@ -34,6 +34,14 @@ fn seeds_200_to_299_pass() {
     pass(200..300);
 }
 
+/// 1043: a machine comes back, and what its vote log holds makes the next block final while it opens.
+#[test]
+fn seeds_that_failed_once_pass() {
+    for seed in [1043] {
+        run_seed(seed).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..4 {

@@ -29,6 +29,9 @@ struct Arguments {
     verbose: bool,
 }
 
+/// Without a terminal a line tells the progress after so many seeds.
+const PASSED_TOLD: u64 = 500;
+
 type Outcome = (u64, Result<Report, String>);
 
 fn main() -> ExitCode {
@@ -70,6 +73,9 @@ fn run_all(arguments: &Arguments, bar: &ProgressBar) -> (u64, Option<(u64, Strin
             match result {
                 Ok(report) => {
                     passed += 1;
+                    if bar.is_hidden() && passed % PASSED_TOLD == 0 {
+                        eprintln!("{passed} of {} seeds passed", arguments.seeds);
+                    }
                     if arguments.verbose {
                         bar.suspend(|| println!("seed {seed}: {report:?}"));
                     }
