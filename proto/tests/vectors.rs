@@ -1,6 +1,8 @@
 //! Conformance vectors: bytes and ids that must never change for protocol version 1, since old signatures and old
 //! evidence depend on them. A change here is a new protocol version, with vectors of its own beside these.
 
+#![allow(clippy::unwrap_used, reason = "what makes the vectors is a test too")]
+
 use assent_proto::block::{BlockId, Header, tx_root};
 use assent_proto::envelope::signing_message;
 use assent_proto::event::{Event, EventCore, EventKind, Link};
