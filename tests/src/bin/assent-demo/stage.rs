@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ pub(crate) struct Stage {
     steps: Vec<Value>,
     current: Option<(usize, String, Instant)>,
     finality: Mutex<Vec<f64>>,
+    /// The highest block that a reply named: whichever node is asked next must have it.
+    seen: AtomicU64,
     figures: Mutex<serde_json::Map<String, Value>>,
 }
 
@@ -75,6 +77,7 @@ impl Stage {
             steps: Vec::new(),
             current: None,
             finality: Mutex::new(Vec::new()),
+            seen: AtomicU64::new(0),
             figures: Mutex::new(serde_json::Map::new()),
         })
     }
@@ -207,6 +210,7 @@ impl Stage {
 
     /// Runs `assent`; answers its exit code and what it printed.
     pub(crate) fn outcome(&self, node: usize, args: &[&str]) -> io::Result<(i32, Value)> {
+        self.catch_up(node)?;
         let out = self.assent(node, args).arg("--json").output()?;
         let reply = match serde_json::from_slice(&out.stdout) {
             Ok(reply) => reply,
@@ -214,12 +218,28 @@ impl Stage {
         };
         if let Some(seconds) = reply["seconds"].as_f64() {
             lock(&self.finality).push(seconds);
+            self.seen.fetch_max(reply["height"].as_u64().unwrap_or(0), Ordering::Relaxed);
         }
         Ok((out.status.code().unwrap_or(-1), reply))
     }
 
+    /// What is final at one node reaches the others a moment later; the story asks them in turn.
+    fn catch_up(&self, node: usize) -> io::Result<()> {
+        match self.seen.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            height => self.network.wait_for_height(node, height),
+        }
+    }
+
+    /// Stops all nodes; nothing is asked of them from then on.
+    pub(crate) fn stop_nodes(&self) -> io::Result<()> {
+        self.seen.store(0, Ordering::Relaxed);
+        self.network.stop_all()
+    }
+
     /// Runs `assent` and answers what it says to people.
     pub(crate) fn words(&self, node: usize, args: &[&str]) -> Result<String, Failure> {
+        self.catch_up(node)?;
         let out = self.assent(node, args).output()?;
         let words = String::from_utf8_lossy(&out.stdout).into_owned();
         if out.status.success() {

@@ -68,7 +68,7 @@ impl Story<'_> {
             self.stage.run(BUREAU, &["audit", "export", "--event", event, "-o", file])?;
         }
         let list = self.evidence("uses-hospital-a");
-        self.stage.network.stop_all()?;
+        self.stage.stop_nodes()?;
         let t = self.stage.t("审计人导出许可、交付与完整清单的证据。所有节点已停止。", "The auditor exported evidence for the permit, the delivery and the complete list. All nodes are stopped.");
         self.stage.say(t);
         for file in files.iter().chain([&list]) {
