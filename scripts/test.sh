@@ -36,4 +36,5 @@ step cargo fmt --all --check
 step cargo clippy --release --locked --workspace --all-targets -- -D warnings
 step env RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items
 step cargo build --release --locked --workspace --bins
-step cargo test --release --locked --workspace --no-fail-fast
+step cargo test --release --locked --workspace --doc
+step cargo test --release --locked --workspace --lib --bins --tests --no-fail-fast
