@@ -259,6 +259,13 @@ pub(crate) fn validator(node: &NodeEntry) -> Validator {
 }
 
 fn parameters(p: &ParametersText) -> Result<Parameters> {
+    let p = p.into();
+    check_parameters(&p)?;
+    Ok(p)
+}
+
+/// Whether every parameter is within its bounds, at the founding and whenever they are changed.
+pub fn check_parameters(p: &Parameters) -> Result<()> {
     const HOUR_MS: u64 = 3_600_000;
     const DAY_MS: u64 = 24 * HOUR_MS;
     let check = |value, min, max, name| range(value, min, max, &format!("parameters.{name}"));
@@ -270,8 +277,7 @@ fn parameters(p: &ParametersText) -> Result<Parameters> {
     check(p.block_bytes_max.into(), min, max, "block_bytes_max")?;
     check(p.block_transactions_max.into(), 1, BLOCK_TRANSACTIONS_MAX as u64, "block_transactions_max")?;
     check(p.clock_bound_ms, 100, 60_000, "clock_bound_ms")?;
-    check(p.heartbeat_ms, 100, HOUR_MS, "heartbeat_ms")?;
-    Ok(p.into())
+    check(p.heartbeat_ms, 100, HOUR_MS, "heartbeat_ms")
 }
 
 fn policy(text: &PolicyText) -> Result<Policy> {

@@ -2,7 +2,7 @@
 
 use assent_proto::List;
 use assent_proto::state::{Parameters, Policy, PurposeRule};
-use assent_proto::transaction::{Level, Purpose};
+use assent_proto::transaction::{Consequence, Level, Purpose};
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
@@ -18,6 +18,8 @@ pub fn default_parameters() -> Parameters {
         block_transactions_max: 8192,
         clock_bound_ms: 2_000,
         heartbeat_ms: 10_000,
+        // Who is shown to have lied is looked at by people before anything else happens.
+        equivocation: Consequence::Record,
     }
 }
 

@@ -22,11 +22,13 @@ use std::path::Path;
 use assent_proto::evidence::Trust;
 use assent_proto::field::Message;
 use assent_proto::hash;
-use assent_proto::state::{Institution, Parameters, Policy};
+use assent_proto::state::{Institution, Nodes, Parameters, Policy, Turns, Validators};
+use assent_proto::transaction::NodeRecord;
 use assent_proto::validators::ValidatorSet;
-use assent_proto::{Address, GenesisHash, InstitutionId, Leaf, ObjectRef, PublicKey, TimeMs};
+use assent_proto::{Address, GenesisHash, Height, InstitutionId, Leaf, List, ObjectRef, PublicKey, TimeMs};
 
 pub use admission::{Admission, Operator, Profile, ValidatorPiece};
+pub use check::check_parameters;
 pub use defaults::{default_parameters, default_policy};
 pub use error::{Fault, GenesisError};
 
@@ -152,13 +154,30 @@ impl Genesis {
         &self.policy
     }
 
-    /// The founding state: institutions, policy and parameters, each with a trail that has seen nothing.
+    /// The founding state: institutions, policy, parameters, validators and nodes, each with a trail that has
+    /// seen nothing.
     pub fn leaves(&self) -> Vec<Leaf> {
         let leaf = |object: ObjectRef, content| Leaf { object, content, trail: object.new_trail() };
         let mut leaves: Vec<_> =
             self.institutions.iter().map(|i| leaf(i.id.into(), i.institution.encode())).collect();
         leaves.push(leaf(ObjectRef::POLICY, self.policy.encode()));
         leaves.push(leaf(ObjectRef::PARAMETERS, self.parameters.encode()));
+        let validators = Validators {
+            since: Height(1),
+            current: self.validators.clone(),
+            pending: None,
+            former: List::empty(),
+        };
+        leaves.push(leaf(ObjectRef::VALIDATORS, validators.encode()));
+        let node = |n: &NodeEntry| NodeRecord {
+            institution: n.institution,
+            key: n.consensus_key,
+            network_key: n.network_key,
+        };
+        let nodes: Vec<_> = self.nodes.iter().map(node).collect();
+        let nodes = Nodes { nodes: nodes.try_into().expect("a founding has at most 128 validators") };
+        leaves.push(leaf(ObjectRef::NODES, nodes.encode()));
+        leaves.push(leaf(ObjectRef::TURNS, Turns { missed: List::empty() }.encode()));
         leaves
     }
 

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use assent_proto::state::{Parameters, Policy, PurposeRule, Role};
-use assent_proto::transaction::{Level, Purpose};
+use assent_proto::transaction::{Consequence, Level, Purpose};
 use assent_proto::{Hash, PublicKey, Signature};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -123,7 +123,8 @@ macro_rules! mirrored {
 
 mirrored!(ParametersText of Parameters {
     transaction_life_ms: u64, permit_life_ms: u64, erasure_deadline_ms: u64, block_bytes_max: u32,
-    block_transactions_max: u32, clock_bound_ms: u64, heartbeat_ms: u64
+    block_transactions_max: u32, clock_bound_ms: u64, heartbeat_ms: u64,
+    equivocation: Consequence
 });
 mirrored!(RuleText of PurposeRule { purpose: Purpose, max_level: Level, needs_case: bool, needs_settlement: bool });
 

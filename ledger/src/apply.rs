@@ -16,7 +16,10 @@ use assent_proto::{Leaf, ObjectRef, merkle};
 
 use crate::outcome::{Origin, Outcome, Record};
 use crate::overlay::Overlay;
-use crate::{ReplayWindow, State, access, catalogue, check, consent, identity, lineage, parameters, policy};
+use crate::{
+    ParentTurns, ReplayWindow, State, access, catalogue, check, consent, governance, identity, lineage,
+    parameters, policy, turns,
+};
 
 /// Where and when a block stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,13 +75,15 @@ pub enum InvalidBlock {
     TooLarge,
 }
 
-/// Applies a block's transactions, in their order, to the state before it.
+/// Applies a block's transactions, in their order, to the state before it, after what its parent's certificate
+/// shows about turns.
 ///
 /// The cost is that of the transactions; nothing walks what depends on them.
 pub fn apply(
     state: &State,
     window: &ReplayWindow,
     block: BlockContext,
+    parent: &ParentTurns,
     txs: &[VerifiedTx],
 ) -> Result<Applied, InvalidBlock> {
     let (parameters, policy) = (parameters(state), policy(state));
@@ -87,6 +92,7 @@ pub fn apply(
     admissible(state, window, &parameters, block.time, txs)?;
 
     let mut overlay = Overlay::over(state);
+    turns::account(&mut overlay, block.height, parent);
     let mut record = Record::of(block);
     for (index, tx) in txs.iter().enumerate() {
         let (body, action) = (tx.body_id(), &tx.body().action);
@@ -186,6 +192,9 @@ fn decide(call: &Call, author: &Author, action: &Action) -> Result<Outcome, Deni
             Action::AttestErasure(attest) => access::attest_erasure(call, by, attest),
             Action::ReviewOpening(review) => access::review_opening(call, by, review),
             Action::RecordActivity(activity) => lineage::record_activity(call, by, activity),
+            Action::Propose(propose) => governance::propose(call, by, propose),
+            Action::Approve(approve) => governance::approve(call, by, approve),
+            Action::ReportEquivocation(report) => governance::report_equivocation(call, by, report),
             Action::Grant(_) | Action::Revoke(_) => unreachable!("only persons' grants are admitted"),
         },
         (Author::Account(_), _) => unreachable!("persons are admitted to grant and revoke alone"),

@@ -28,7 +28,7 @@ pub fn check(
     }
     fits(tx.body())?;
     signatures_counted(tx)?;
-    author_signed(state, time, &tx.body().author, &tx.signers()[0])?;
+    author_signed(state, time, tx.body(), &tx.signers()[0])?;
     second_signed(state, tx)
 }
 
@@ -57,15 +57,29 @@ fn signatures_counted(tx: &VerifiedTx) -> Result<(), Invalid> {
     if tx.signers().len() == asked { Ok(()) } else { Err(Invalid::MissingSignature) }
 }
 
-fn author_signed(state: &State, time: TimeMs, author: &Author, signer: &PublicKey) -> Result<(), Invalid> {
-    let current = match author {
+fn author_signed(state: &State, time: TimeMs, body: &Body, signer: &PublicKey) -> Result<(), Invalid> {
+    let current = match &body.author {
         Author::Account(id) => account(state, id).ok_or(Invalid::UnknownAuthor)?.key == *signer,
         Author::Institution(id) => {
             let institution: Institution = read(state, *id).ok_or(Invalid::UnknownAuthor)?;
             institution.keys.iter().any(|k| k.key == *signer && (k.not_before..=k.not_after).contains(&time))
+                || (matches!(body.action, Action::ReportEquivocation(_)) && votes_for(state, id, signer))
         }
     };
     if current { Ok(()) } else { Err(Invalid::WrongKey) }
+}
+
+/// A node holds no operator's key: what it saw of others' contradictions it reports by the key that it votes
+/// with.
+fn votes_for(state: &State, institution: &InstitutionId, key: &PublicKey) -> bool {
+    let validators = crate::validators(state);
+    let pending = validators.pending.iter().flat_map(|p| &p.set.validators);
+    validators
+        .current
+        .validators
+        .iter()
+        .chain(pending)
+        .any(|v| v.key == *key && v.institution == *institution)
 }
 
 /// The new key proves that its owner has it; the real-name requester signs that she asks.

@@ -3,7 +3,7 @@
 //! Pure and deterministic: no clock, no randomness, no floats, no storage, no hash maps. The same state,
 //! window and block give the same roots, events and receipts on every machine. Read it in this order: who
 //! may be in a block at all ([`check()`]), what a block does ([`apply()`]), what each action decides (`identity`,
-//! `catalogue`, `consent`, `access`, `lineage`), how that becomes events and trails (`outcome`, `overlay`),
+//! `catalogue`, `consent`, `access`, `lineage`, `governance`), how that becomes events and trails (`outcome`, `overlay`),
 //! and how state is held and proved ([`State`]).
 
 mod access;
@@ -11,16 +11,20 @@ mod apply;
 mod catalogue;
 mod check;
 mod consent;
+mod governance;
 mod identity;
 mod lineage;
 mod outcome;
 mod overlay;
 pub mod testing;
 mod trie;
+mod turns;
 mod window;
 
 pub use apply::{Applied, BlockContext, InvalidBlock, apply};
 pub use check::check;
-pub use overlay::{Content, parameters, policy, read};
+pub use governance::preview;
+pub use overlay::{Content, nodes, parameters, policy, read, turns, validators};
 pub use trie::State;
+pub use turns::ParentTurns;
 pub use window::ReplayWindow;

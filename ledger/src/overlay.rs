@@ -19,7 +19,8 @@ macro_rules! contents {
 }
 contents!(Institution => Institution, Account => Account, Item => Item, Batch => Batch, Settlement => Settlement,
           GrantState => Grant, Permit => Permit, Artifact => Artifact, Review => Review, Policy => Policy,
-          Parameters => Parameters);
+          Parameters => Parameters, Validators => Validators, Nodes => Nodes, Turns => Turns,
+          Proposal => Proposal, Misconduct => Misconduct);
 
 /// Reads an object from the state.
 pub fn read<T: Content>(state: &State, object: impl Into<ObjectRef>) -> Option<T> {
@@ -34,6 +35,21 @@ pub fn parameters(state: &State) -> Parameters {
 /// The policy in force; every state has it from its founding.
 pub fn policy(state: &State) -> Policy {
     read(state, ObjectRef::POLICY).expect("the founding state holds the policy")
+}
+
+/// Who votes, is to vote, and voted; every state has it from its founding.
+pub fn validators(state: &State) -> Validators {
+    read(state, ObjectRef::VALIDATORS).expect("the founding state holds the validators")
+}
+
+/// Who may connect; every state has it from its founding.
+pub fn nodes(state: &State) -> Nodes {
+    read(state, ObjectRef::NODES).expect("the founding state holds the nodes")
+}
+
+/// Who is passed over; every state has it from its founding.
+pub fn turns(state: &State) -> Turns {
+    read(state, ObjectRef::TURNS).expect("the founding state holds the turns")
 }
 
 fn expect_kind<T: Content>(object: ObjectRef) -> ObjectRef {

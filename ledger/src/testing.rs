@@ -11,10 +11,12 @@ use assent_proto::field::{List, Message};
 use assent_proto::keys::{Algorithm, SecretKey};
 use assent_proto::state::*;
 use assent_proto::transaction::*;
-use assent_proto::{GenesisHash, Hash, hash, ids::*, merkle};
+use assent_proto::validators::{Validator, ValidatorSet, VoteKind, vote_message};
+use assent_proto::{BlockId, GenesisHash, Hash, hash, ids::*, merkle};
 
 use crate::{
-    Applied, BlockContext, Content, InvalidBlock, ReplayWindow, State, apply, check, parameters, read,
+    Applied, BlockContext, Content, InvalidBlock, ParentTurns, ReplayWindow, State, apply, check, parameters,
+    read,
 };
 
 /// Whoever can sign: an institution by its operator, or a person by her wallet.
@@ -64,6 +66,7 @@ pub struct World {
     sequence: u64,
     blocks: Vec<(BlockContext, Vec<VerifiedTx>)>,
     events: Vec<Event>,
+    parent: ParentTurns,
 }
 
 /// Time between two blocks of the sandbox, ms.
@@ -82,6 +85,7 @@ impl World {
             sequence: 0,
             blocks: Vec::new(),
             events: Vec::new(),
+            parent: ParentTurns::default(),
         }
     }
 
@@ -168,6 +172,11 @@ impl World {
         self.state = self.founding.clone();
     }
 
+    /// What the parent certificates of the blocks from now on show.
+    pub fn see(&mut self, parent: ParentTurns) {
+        self.parent = parent;
+    }
+
     /// Lets time pass without a block.
     pub fn wait(&mut self, ms: u64) {
         self.at.time = self.at.time.plus(ms);
@@ -199,7 +208,7 @@ impl World {
 
     /// What the next block would make, without making it.
     pub fn apply(&self, txs: &[VerifiedTx]) -> Result<Applied, InvalidBlock> {
-        apply(&self.state, &self.window, self.next(), txs)
+        apply(&self.state, &self.window, self.next(), &self.parent, txs)
     }
 
     /// Makes the next block and tells each transaction's verdict.
@@ -474,6 +483,62 @@ pub fn activity(
 /// A product of a name and a level.
 pub fn product(name: &str, level: Level) -> Product {
     Product { id: ArtifactId(digest(name)), level }
+}
+
+/// The validators that vote at `height` after an edit, to vote from `from` on; `keys` may be new among them.
+pub fn change_validators(
+    genesis: &GenesisHash,
+    state: &State,
+    height: Height,
+    from: Height,
+    keys: &[&SecretKey],
+    edit: impl FnOnce(&mut Vec<Validator>),
+) -> ChangeValidators {
+    let before: ValidatorSet = crate::validators(state).at(height).clone();
+    let replaces = before.hash();
+    let mut validators = before.validators.into_vec();
+    edit(&mut validators);
+    let possession = |key: &&SecretKey| {
+        let validator = validators.iter().find(|v| v.key == key.public())?;
+        let message = join_message(genesis, &validator.institution, KeyUse::Consensus, &key.public());
+        Some(Possession { key: key.public(), signature: key.sign(&message.0) })
+    };
+    let possessions = list(keys.iter().filter_map(possession).collect());
+    ChangeValidators { replaces, validators: list(validators), from, possessions }
+}
+
+/// A node of an institution, with its keys' signatures.
+pub fn admission(
+    genesis: &GenesisHash,
+    institution: InstitutionId,
+    key: &SecretKey,
+    network: &SecretKey,
+) -> NodeAdmission {
+    let sign =
+        |key_use, key: &SecretKey| key.sign(&join_message(genesis, &institution, key_use, &key.public()).0);
+    NodeAdmission {
+        record: NodeRecord { institution, key: key.public(), network_key: network.public() },
+        possession: sign(KeyUse::Consensus, key),
+        network_possession: sign(KeyUse::Network, network),
+    }
+}
+
+/// Two precommits of one key for two blocks.
+pub fn contradiction(
+    genesis: &GenesisHash,
+    key: &SecretKey,
+    height: Height,
+    round: u32,
+) -> ReportEquivocation {
+    let who = assent_proto::validators::address(&key.public());
+    let statement = |name| {
+        let block = Some(BlockId(digest(name)));
+        let message = vote_message(genesis, VoteKind::Precommit, height, round, block.as_ref(), &who);
+        Statement { block, valid_round: None, signature: key.sign(&message.0) }
+    };
+    let what = StatementKind::Precommit;
+    let statements = [statement("one block"), statement("another")];
+    ReportEquivocation::of(key.public(), height, round, what, statements).expect("they differ")
 }
 
 fn leaf<T: Content>(object: ObjectRef, value: &T) -> Leaf {

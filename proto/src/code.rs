@@ -118,6 +118,21 @@ codes! {
         DuplicateRecord = 51, "A record or input is named twice.", "记录或输入重复。";
         RecipientsMismatch = 52, "Recipients are named without a directed opening, or none with one.", "接收方与开放类型不符。";
         NotTheMaker = 53, "An input product was made by another institution.", "输入产品由另一机构生成。";
+        NoSuchProposal = 54, "There is no such proposal.", "提案不存在。";
+        ProposalExpired = 55, "The proposal's time has passed, or is further ahead than allowed.", "提案已过期或有效期过长。";
+        ProposalEnacted = 56, "The proposal was decided before.", "提案此前已通过。";
+        AlreadyApproved = 57, "The institution has approved the proposal before.", "该机构此前已批准此提案。";
+        NotAValidatorsInstitution = 58, "Only institutions whose validators vote decide on this.", "只有运行验证节点的机构可以决定。";
+        StaleChange = 59, "The validator set has changed since this was proposed.", "提案之后验证者集合已变更。";
+        ChangePending = 60, "Another change of the validators is decided and not yet in force.", "另一项验证者变更尚未生效。";
+        ActivationOutOfRange = 61, "The height named is too near for every validator to know the change before, or too far ahead.", "变更生效高度过近或过远。";
+        NoLiveQuorum = 62, "Of the new set, the validators known to be alive are no quorum: the chain could stop. Change fewer at once.", "新集合中已知在线的验证者不足法定数量，链可能停止。";
+        BadValidatorSet = 63, "The validators are none, too many, named twice, of unknown institutions, without a node, or with a bad key or power.", "验证者集合不合规。";
+        MissingPossession = 64, "A new key has not signed that it is to vote.", "新密钥缺少持有证明。";
+        BadNodes = 65, "A node is unknown, named twice, of an unknown institution, votes still, or there are too many.", "节点变更不合规。";
+        BadParameters = 66, "A parameter is out of its bounds.", "参数超出允许范围。";
+        AlreadyReported = 67, "This contradiction was reported before.", "该矛盾行为此前已报告。";
+        NotAValidatorThen = 68, "The key did not vote at that height, or has left too long ago.", "该密钥在所述高度不是验证者。";
     }
 }
 

@@ -154,7 +154,7 @@ fn decode(genesis: &GenesisHash, bytes: &Bytes) -> Result<(VerifiedTx, Vec<Claim
     if body.chain != genesis.tag() {
         return Err(Invalid::WrongChain);
     }
-    let claims = envelope
+    let mut claims: Vec<_> = envelope
         .signatures
         .iter()
         .map(|s| Claim {
@@ -163,6 +163,7 @@ fn decode(genesis: &GenesisHash, bytes: &Bytes) -> Result<(VerifiedTx, Vec<Claim
             signature: s.signature,
         })
         .collect();
+    claims.append(&mut body.action.claims(genesis)?);
     let tx = VerifiedTx {
         bytes: bytes.clone(),
         envelope_id: Envelope::id(bytes),

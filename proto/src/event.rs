@@ -14,7 +14,10 @@ enums! {
         /** A person withdrew what was not yet seen. */ RevokedEarly = 8, /** A use was permitted. */ Permitted = 9,
         /** Records were released. */ Delivered = 10, /** Erasure was attested. */ ErasureAttested = 11,
         /** Lineage was recorded. */ ActivityRecorded = 12, /** An opening was reviewed. */ OpeningReviewed = 13,
-        /** A case was settled. */ Settled = 14, /** A revocation opened an erasure duty. */ ErasureDue = 15 }
+        /** A case was settled. */ Settled = 14, /** A revocation opened an erasure duty. */ ErasureDue = 15,
+        /** A change was proposed. */ Proposed = 16, /** A change was approved. */ Approved = 17,
+        /** A change was decided. */ Enacted = 18, /** A validator was shown to have contradicted itself. */ EquivocationReported = 19,
+        /** A validator's key will not vote any more for it. */ ValidatorRemoved = 20 }
 }
 
 messages! {

@@ -18,6 +18,13 @@ use crate::validators::ValidatorSet;
 use crate::wire;
 
 messages! {
+    /// A final header after which another set votes.
+    ValidatorLink {
+        /// The header and its certificate by the set before.
+        certified: CertifiedHeader,
+        /// The set that its `next_validators` names.
+        next: ValidatorSet,
+    }
     /// This event is on the chain.
     EventClaim {
         /// The event.
@@ -58,6 +65,8 @@ messages! {
 
 /// The most events in one trail claim.
 pub const TRAIL_EVENTS_MAX: usize = 100_000;
+/// The most changes of the validators that evidence can cross.
+pub const LINKS_MAX: usize = 1024;
 /// The version of the evidence format.
 pub const EVIDENCE_VERSION: u32 = 1;
 
@@ -79,6 +88,8 @@ pub struct Evidence {
     pub anchor: CertifiedHeader,
     /// The claim.
     pub claim: Claim,
+    /// Every change of the validators below the anchor, from the founding set on.
+    pub links: List<ValidatorLink, LINKS_MAX>,
 }
 
 impl Element for Evidence {
@@ -96,6 +107,7 @@ impl Element for Evidence {
                 W::Absence(c) => Claim::Absence(Element::read(c, "absence")?),
                 W::Trail(c) => Claim::Trail(Element::read(c, "trail")?),
             },
+            links: Field::read_field(w.links, "links")?,
         })
     }
     fn write(&self) -> Self::Wire {
@@ -109,6 +121,7 @@ impl Element for Evidence {
                 Claim::Absence(c) => W::Absence(c.write()),
                 Claim::Trail(c) => W::Trail(c.write()),
             }),
+            links: self.links.write_field(),
         }
     }
 }
@@ -122,7 +135,7 @@ impl Message for Evidence {
 pub struct Trust {
     /// Names the chain.
     pub genesis: GenesisHash,
-    /// Who votes. Until validator sets can change, the founding one.
+    /// Who votes at the founding; later sets are followed link by link.
     pub validators: ValidatorSet,
 }
 
@@ -135,9 +148,22 @@ pub enum BadEvidence {
     /// The header is of another chain.
     #[error("the header is of another chain")]
     OtherChain,
-    /// The header names another validator set than the founding document.
-    #[error("the header names validators that the genesis file does not know")]
+    /// The header names another validator set than the one that the links lead to.
+    #[error(
+        "the header names other validators than those that the genesis file and the changes shown lead to: \
+         a change is missing, or the header is of another chain"
+    )]
     OtherValidators,
+    /// A change of the validators.
+    #[error("change {number} of the validators, at height {height}, does not hold: {why}")]
+    Link {
+        /// Its place among the changes shown, from 1.
+        number: usize,
+        /// At which height.
+        height: Height,
+        /// What is wrong.
+        why: BadLink,
+    },
     /// The certificate.
     #[error("the header is not final: {0}")]
     Certificate(#[from] BadCertificate),
@@ -175,6 +201,35 @@ pub enum BadEvidence {
     },
 }
 
+/// Why a change of the validators is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadLink {
+    /// Changes come in ascending order, and below the header that they lead to.
+    #[error("it is not above the change before it, or not below the header that the changes lead to")]
+    Order,
+    /// The header is of another chain.
+    #[error("its header is of another chain")]
+    OtherChain,
+    /// The set that the changes before lead to does not vote at its height.
+    #[error(
+        "its header names other validators than those that the changes before it lead to: \
+         one is missing, or out of its place"
+    )]
+    Missing,
+    /// Its header changes nothing.
+    #[error("its header does not change the validators")]
+    Unchanged,
+    /// The set shown is not the one that the header names.
+    #[error("the next validators shown are not those that its header names")]
+    OtherNext,
+    /// Another change stood in its place before; see [`crate::epochs`].
+    #[error("another change was shown in its place before")]
+    OtherHistory,
+    /// The certificate.
+    #[error("its header is not final: {0}")]
+    Certificate(#[from] BadCertificate),
+}
+
 /// What evidence proves.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
@@ -184,6 +239,10 @@ pub struct Verdict {
     pub time: TimeMs,
     /// How many validators certified it.
     pub signers: usize,
+    /// How many voted.
+    pub validators: usize,
+    /// How many changes of the validators lie between the founding and the block.
+    pub changes: usize,
     /// In words.
     pub statement: String,
 }
@@ -198,7 +257,16 @@ impl Evidence {
 
     /// Verifies every part and says in words what is proved.
     pub fn verify(&self, trust: &Trust) -> Result<Verdict, BadEvidence> {
-        verify_header(&self.anchor, trust)?;
+        self.verify_by(trust, &trust.follow(&self.links)?)
+    }
+
+    /// Verifies all but the changes of the validators, which lead to `set`.
+    pub(crate) fn verify_by(&self, trust: &Trust, set: &ValidatorSet) -> Result<Verdict, BadEvidence> {
+        let last = self.links.last().map(|l| l.certified.header.height);
+        if let Some(height) = last.filter(|h| *h >= self.anchor.header.height) {
+            return Err(BadEvidence::Link { number: self.links.len(), height, why: BadLink::Order });
+        }
+        verify_header(&self.anchor, trust, set)?;
         let header = &self.anchor.header;
         let height = header.height;
         let statement = match &self.claim {
@@ -226,6 +294,8 @@ impl Evidence {
             height,
             time: header.time,
             signers: self.anchor.certificate.signatures.len(),
+            validators: set.validators.len(),
+            changes: self.links.len(),
             statement,
         })
     }
@@ -257,16 +327,51 @@ impl Evidence {
     }
 }
 
-/// Whether a header is final on the chain that is trusted.
-pub fn verify_header(anchor: &CertifiedHeader, trust: &Trust) -> Result<(), BadEvidence> {
+impl Trust {
+    /// The set that votes after the changes shown, each certified by the set before it.
+    pub fn follow(&self, links: &[ValidatorLink]) -> Result<ValidatorSet, BadEvidence> {
+        let (mut set, mut below) = (&self.validators, Height(0));
+        for (i, link) in links.iter().enumerate() {
+            let height = link.certified.header.height;
+            link.verify(self, set, below).map_err(|why| BadEvidence::Link { number: i + 1, height, why })?;
+            (set, below) = (&link.next, height);
+        }
+        Ok(set.clone())
+    }
+}
+
+impl ValidatorLink {
+    /// Whether the change holds that follows on a set, whose own change was at the height `below`; 0 for the
+    /// founding.
+    pub fn verify(&self, trust: &Trust, set: &ValidatorSet, below: Height) -> Result<(), BadLink> {
+        let header = &self.certified.header;
+        if header.height <= below {
+            return Err(BadLink::Order);
+        }
+        if header.next_validators == header.validators {
+            return Err(BadLink::Unchanged);
+        }
+        if header.next_validators != self.next.hash() {
+            return Err(BadLink::OtherNext);
+        }
+        verify_header(&self.certified, trust, set).map_err(|e| match e {
+            BadEvidence::Certificate(e) => BadLink::Certificate(e),
+            BadEvidence::OtherChain => BadLink::OtherChain,
+            _ => BadLink::Missing,
+        })
+    }
+}
+
+/// Whether a header is final on the chain that is trusted, by the set that votes at its height.
+pub fn verify_header(anchor: &CertifiedHeader, trust: &Trust, set: &ValidatorSet) -> Result<(), BadEvidence> {
     let header = &anchor.header;
     if header.genesis != trust.genesis {
         return Err(BadEvidence::OtherChain);
     }
-    if header.validators != trust.validators.hash() {
+    if header.validators != set.hash() {
         return Err(BadEvidence::OtherValidators);
     }
-    anchor.certificate.verify(&trust.genesis, &trust.validators, header.height, &header.id())?;
+    anchor.certificate.verify(&trust.genesis, set, header.height, &header.id())?;
     Ok(())
 }
 

@@ -177,6 +177,10 @@ domains! {
     ADMISSION = "assent 2026-11 admission";
     /// What a key signs to show that its owner holds it.
     POSSESSION = "assent 2026-11 possession";
+    /// What a key signs to vote or to connect on a chain that runs already.
+    JOIN = "assent 2026-11 join";
+    /// A contradiction's id.
+    MISCONDUCT_ID = "assent 2026-11 misconduct id";
     /// Off-chain documents: notices, plans, reports, packages.
     DOCUMENT = "assent 2026-11 document";
     /// Coefficients of a batch verification.

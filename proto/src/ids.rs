@@ -57,6 +57,10 @@ ids! {
     PermitId;
     /// A product of an activity, named by whoever made it.
     ArtifactId;
+    /// A proposed change: the id of the body that proposed it.
+    ProposalId;
+    /// A validator's contradiction, from whose it was, height, round and kind.
+    MisconductId;
     /// Names what a transaction does; see [`crate::hash::BODY_ID`].
     BodyId;
     /// Names a transaction's bytes; see [`crate::hash::ENVELOPE_ID`].

@@ -8,6 +8,7 @@
 pub mod block;
 pub mod code;
 pub mod envelope;
+pub mod epochs;
 pub mod event;
 pub mod evidence;
 pub mod field;

@@ -7,13 +7,16 @@ use crate::hash::{self, Hash};
 use crate::ids::*;
 use crate::keys::{Algorithm, PublicKey};
 use crate::transaction::*;
+use crate::validators::{Validator, ValidatorSet};
 
 enums! {
     /// The kinds of object.
     ObjectKind { /** [`Institution`]. */ Institution = 1, /** [`Account`]. */ Account = 2, /** [`Item`]. */ Item = 3,
         /** [`Batch`]. */ Batch = 4, /** [`Settlement`]. */ Settlement = 5, /** [`GrantState`]. */ Grant = 6,
         /** [`Permit`]. */ Permit = 7, /** [`Artifact`]. */ Artifact = 8, /** [`Review`]. */ Review = 9,
-        /** [`Policy`]. */ Policy = 10, /** [`Parameters`]. */ Parameters = 11 }
+        /** [`Policy`]. */ Policy = 10, /** [`Parameters`]. */ Parameters = 11, /** [`Validators`]. */ Validators = 12,
+        /** [`Nodes`]. */ Nodes = 13, /** [`Turns`]. */ Turns = 14, /** [`Proposal`]. */ Proposal = 15,
+        /** [`Misconduct`]. */ Misconduct = 16 }
     /// What an institution may do.
     Role { /** Enrols persons, anchors settlements (医保局). */ Bureau = 1, /** Holds care and fee details. */ Hospital = 2,
         /** Pays claims. */ Insurer = 3, /** Reviews and supervises. */ Regulator = 4, /** Follows the trail. */ Auditor = 5,
@@ -229,6 +232,84 @@ messages! {
         /// One rule a use case; a use case without one is not permitted.
         rules: List<PurposeRule, 32>,
     }
+    /// Who votes, who is to, and who did.
+    Validators {
+        /// First height at which the current set votes.
+        since: Height,
+        /// Votes from then on, until the pending set does.
+        current: ValidatorSet,
+        /// Votes from a height on that was named when it was decided.
+        pending: Option<PendingSet>,
+        /// Keys that voted and do not any more, the latest to leave last.
+        former: List<FormerValidator, 64>,
+    }
+    /// A set that is decided.
+    PendingSet {
+        /// First height at which it votes.
+        from: Height,
+        /// The set.
+        set: ValidatorSet,
+    }
+    /// A key that voted once.
+    FormerValidator {
+        /// As it was at the end.
+        validator: Validator,
+        /// Last height at which it voted.
+        until: Height,
+    }
+    /// Who may connect: validators' nodes and observers.
+    Nodes {
+        /// Each key at most once.
+        nodes: List<NodeRecord, 256>,
+    }
+    /// Validators that are passed over because they missed their turns.
+    Turns {
+        /// By address.
+        missed: List<MissedTurn, 128>,
+    }
+    /// A validator that missed its turn.
+    MissedTurn {
+        /// Who.
+        validator: Address,
+        /// Turns missed without a good one between.
+        strikes: u32,
+        /// Height of the latest.
+        missed: Height,
+        /// Passed over below this height.
+        until: Height,
+    }
+    /// A proposed change, and how far it has come.
+    Proposal {
+        /// Who proposed it.
+        proposer: InstitutionId,
+        /// What.
+        change: Change,
+        /// Last block time at which it can be approved.
+        until: TimeMs,
+        /// Institutions that approve it.
+        approvals: List<InstitutionId, 128>,
+        /// Height at which it was decided.
+        enacted: Option<Height>,
+    }
+    /// A validator contradicted itself.
+    Misconduct {
+        /// Its consensus key.
+        validator: PublicKey,
+        /// Whose it is.
+        institution: InstitutionId,
+        /// At which height.
+        height: Height,
+        /// In which round.
+        round: u32,
+        /// In what.
+        what: StatementKind,
+        /// Who showed it.
+        reporter: InstitutionId,
+        /// At which height.
+        reported: Height,
+        /// First height at which the key does not vote any more for it.
+        removed_from: Option<Height>,
+    }
     /// Bounds that every validator must share.
     Parameters {
         /// How far ahead of block time a transaction may expire, ms.
@@ -245,6 +326,8 @@ messages! {
         clock_bound_ms: u64,
         /// Longest time without a block, ms.
         heartbeat_ms: u64,
+        /// What follows when a validator contradicts itself.
+        equivocation: Consequence,
     }
 }
 
@@ -265,6 +348,12 @@ impl ObjectRef {
     pub const POLICY: ObjectRef = ObjectRef { kind: ObjectKind::Policy, id: Hash::ZERO };
     /// The parameters.
     pub const PARAMETERS: ObjectRef = ObjectRef { kind: ObjectKind::Parameters, id: Hash::ZERO };
+    /// Who votes.
+    pub const VALIDATORS: ObjectRef = ObjectRef { kind: ObjectKind::Validators, id: Hash::ZERO };
+    /// Who may connect.
+    pub const NODES: ObjectRef = ObjectRef { kind: ObjectKind::Nodes, id: Hash::ZERO };
+    /// Who is passed over.
+    pub const TURNS: ObjectRef = ObjectRef { kind: ObjectKind::Turns, id: Hash::ZERO };
 
     /// Kind and id in 33 bytes, as stored and hashed.
     pub fn key(&self) -> [u8; 33] {
@@ -300,7 +389,8 @@ macro_rules! refs {
     )* };
 }
 refs!(InstitutionId => Institution, AccountId => Account, ItemId => Item, BatchId => Batch, CaseId => Settlement,
-      GrantId => Grant, PermitId => Permit, ArtifactId => Artifact);
+      GrantId => Grant, PermitId => Permit, ArtifactId => Artifact, ProposalId => Proposal,
+      MisconductId => Misconduct);
 
 /// The hash of an object's content, without its trail: what an event commits to.
 pub fn object_hash(object: &ObjectRef, content: &[u8]) -> Hash {
@@ -340,6 +430,11 @@ pub enum Object {
     Review(Review),
     Policy(Policy),
     Parameters(Parameters),
+    Validators(Validators),
+    Nodes(Nodes),
+    Turns(Turns),
+    Proposal(Box<Proposal>),
+    Misconduct(Misconduct),
 }
 
 impl Object {
@@ -357,7 +452,36 @@ impl Object {
             ObjectKind::Review => Object::Review(Message::decode(content)?),
             ObjectKind::Policy => Object::Policy(Message::decode(content)?),
             ObjectKind::Parameters => Object::Parameters(Message::decode(content)?),
+            ObjectKind::Validators => Object::Validators(Message::decode(content)?),
+            ObjectKind::Nodes => Object::Nodes(Message::decode(content)?),
+            ObjectKind::Turns => Object::Turns(Message::decode(content)?),
+            ObjectKind::Proposal => Object::Proposal(Box::new(Message::decode(content)?)),
+            ObjectKind::Misconduct => Object::Misconduct(Message::decode(content)?),
         })
+    }
+}
+
+impl Validators {
+    /// The set that votes at a height, none below [`Validators::since`].
+    pub fn at(&self, height: Height) -> &ValidatorSet {
+        match &self.pending {
+            Some(pending) if height >= pending.from => &pending.set,
+            _ => &self.current,
+        }
+    }
+}
+
+impl Turns {
+    /// Whether a validator's turn comes after all others' at a height.
+    pub fn passed_over(&self, validator: &Address, height: Height) -> bool {
+        self.missed.iter().any(|m| m.validator == *validator && height < m.until)
+    }
+}
+
+impl Nodes {
+    /// The node that a consensus key names.
+    pub fn by_key(&self, key: &PublicKey) -> Option<&NodeRecord> {
+        self.nodes.iter().find(|n| n.key == *key)
     }
 }
 

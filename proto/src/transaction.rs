@@ -4,10 +4,13 @@
 
 use serde::Serialize;
 
+use crate::block::BlockId;
 use crate::field::{DecodeError, Element, List, Message, enums, message_field, messages};
 use crate::hash::{self, Hash};
 use crate::ids::*;
-use crate::keys::{Algorithm, PublicKey};
+use crate::keys::{Algorithm, Claim, PublicKey, Signature};
+use crate::state::Parameters;
+use crate::validators::{Validator, VoteKind, address, proposal_message, vote_message};
 use crate::wire;
 
 enums! {
@@ -46,7 +49,14 @@ enums! {
         /** [`AnchorRecords`]. */ AnchorRecords = 4, /** [`Grant`]. */ Grant = 5, /** [`Revoke`]. */ Revoke = 6,
         /** [`RequestAccess`]. */ RequestAccess = 7, /** [`Deliver`]. */ Deliver = 8,
         /** [`AttestErasure`]. */ AttestErasure = 9, /** [`RecordActivity`]. */ RecordActivity = 10,
-        /** [`ReviewOpening`]. */ ReviewOpening = 11 }
+        /** [`ReviewOpening`]. */ ReviewOpening = 11, /** [`Propose`]. */ Propose = 12, /** [`Approve`]. */ Approve = 13,
+        /** [`ReportEquivocation`]. */ ReportEquivocation = 14 }
+    /// What a validator states when it signs.
+    StatementKind { /** First vote of a round. */ Prevote = 1, /** Second vote of a round. */ Precommit = 2,
+        /** A proposal. */ Proposal = 3 }
+    /// What follows when a validator is shown to have contradicted itself.
+    Consequence { /** It is on the chain for all to see. */ Record = 1,
+        /** And its key stops voting, where a quorum is left without it. */ Remove = 2 }
 }
 
 messages! {
@@ -255,6 +265,85 @@ messages! {
         /// Until when.
         until: TimeMs,
     }
+    /// Proposes a change to the institutions that run validators. The proposal's id is the id of this body.
+    Propose {
+        /// What.
+        change: Change,
+        /// Last block time at which it can be approved.
+        until: TimeMs,
+    }
+    /// Approves a change.
+    Approve {
+        /// Which.
+        proposal: ProposalId,
+    }
+    /// Who is to vote: the whole set, so that who approves it sees all of it.
+    ChangeValidators {
+        /// [`ValidatorSet::hash`] of the set in force when it was proposed.
+        replaces: Hash,
+        /// The new set.
+        validators: List<Validator, 128>,
+        /// First height at which it votes.
+        from: Height,
+        /// One for each key that does not vote yet.
+        possessions: List<Possession, 128>,
+    }
+    /// A new key's signature over [`join_message`].
+    Possession {
+        /// The key.
+        key: PublicKey,
+        /// Its signature.
+        signature: Signature,
+    }
+    /// Who may connect.
+    ChangeNodes {
+        /// New nodes.
+        admit: List<NodeAdmission, 16>,
+        /// Consensus keys of nodes that may not connect any more.
+        remove: List<PublicKey, 16>,
+    }
+    /// A node with its keys' signatures over [`join_message`].
+    NodeAdmission {
+        /// The node.
+        record: NodeRecord,
+        /// By its consensus key.
+        possession: Signature,
+        /// By its network key.
+        network_possession: Signature,
+    }
+    /// A node that may connect.
+    NodeRecord {
+        /// Whose it is.
+        institution: InstitutionId,
+        /// Its consensus key: names it, whether it votes or observes.
+        key: PublicKey,
+        /// The key of its libp2p identity.
+        network_key: PublicKey,
+    }
+    /// Shows two statements of one validator of which an honest one makes at most one.
+    ReportEquivocation {
+        /// Its consensus key.
+        validator: PublicKey,
+        /// At which height.
+        height: Height,
+        /// In which round.
+        round: u32,
+        /// In what.
+        what: StatementKind,
+        /// The lower of the two.
+        first: Statement,
+        /// The higher.
+        second: Statement,
+    }
+    /// What one of two contradictory statements says besides what both say.
+    Statement {
+        /// For which block; none votes for nil.
+        block: Option<BlockId>,
+        /// Of a proposal, the round in which a quorum prevoted for the block.
+        valid_round: Option<u32>,
+        /// The validator's signature.
+        signature: Signature,
+    }
 }
 
 /// The most records in one anchored batch.
@@ -309,6 +398,9 @@ pub enum Action {
     AttestErasure(AttestErasure),
     RecordActivity(Box<RecordActivity>),
     ReviewOpening(ReviewOpening),
+    Propose(Box<Propose>),
+    Approve(Approve),
+    ReportEquivocation(Box<ReportEquivocation>),
 }
 
 impl Action {
@@ -326,6 +418,9 @@ impl Action {
             Action::AttestErasure(_) => ActionKind::AttestErasure,
             Action::RecordActivity(_) => ActionKind::RecordActivity,
             Action::ReviewOpening(_) => ActionKind::ReviewOpening,
+            Action::Propose(_) => ActionKind::Propose,
+            Action::Approve(_) => ActionKind::Approve,
+            Action::ReportEquivocation(_) => ActionKind::ReportEquivocation,
         }
     }
 
@@ -365,6 +460,13 @@ impl Element for Action {
                 Action::RecordActivity(Box::new(a))
             }
             W::ReviewOpening(m) => Action::ReviewOpening(Element::read(m, "review_opening")?),
+            W::Propose(m) => Action::Propose(Box::new(Element::read(m, "propose")?)),
+            W::Approve(m) => Action::Approve(Element::read(m, "approve")?),
+            W::ReportEquivocation(m) => {
+                let a = ReportEquivocation::read(m, "report_equivocation")?;
+                a.check()?;
+                Action::ReportEquivocation(Box::new(a))
+            }
         })
     }
     fn write(&self) -> Self::Wire {
@@ -381,6 +483,9 @@ impl Element for Action {
             Action::AttestErasure(m) => W::AttestErasure(m.write()),
             Action::RecordActivity(m) => W::RecordActivity(m.write()),
             Action::ReviewOpening(m) => W::ReviewOpening(m.write()),
+            Action::Propose(m) => W::Propose(m.write()),
+            Action::Approve(m) => W::Approve(m.write()),
+            Action::ReportEquivocation(m) => W::ReportEquivocation(m.write()),
         }
     }
 }
@@ -420,5 +525,172 @@ impl ReviewOpening {
     /// Under what the review is found.
     pub fn review_id(item: &ItemId, requester: &InstitutionId, purpose: Purpose) -> Hash {
         hash::REVIEW_ID.hash(&[item.as_bytes(), requester.as_bytes(), &[purpose as u8]])
+    }
+}
+
+/// What a proposal changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// Who votes.
+    Validators(ChangeValidators),
+    /// Who may connect.
+    Nodes(ChangeNodes),
+    /// The bounds that every validator shares.
+    Parameters(Parameters),
+}
+
+impl Element for Change {
+    type Wire = wire::Change;
+    fn read(w: Self::Wire, _: &'static str) -> Result<Self, DecodeError> {
+        use wire::change::Change as W;
+        Ok(match w.change.ok_or(DecodeError::Missing("change"))? {
+            W::Validators(m) => Change::Validators(Element::read(m, "validators")?),
+            W::Nodes(m) => Change::Nodes(Element::read(m, "nodes")?),
+            W::Parameters(m) => Change::Parameters(Element::read(m, "parameters")?),
+        })
+    }
+    fn write(&self) -> Self::Wire {
+        use wire::change::Change as W;
+        wire::Change {
+            change: Some(match self {
+                Change::Validators(m) => W::Validators(m.write()),
+                Change::Nodes(m) => W::Nodes(m.write()),
+                Change::Parameters(m) => W::Parameters(m.write()),
+            }),
+        }
+    }
+}
+message_field!(Change);
+
+/// For what a key joins a chain that runs already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KeyUse {
+    /// It votes, or names an observer.
+    Consensus = 1,
+    /// It is a libp2p identity.
+    Network = 2,
+}
+
+/// What a key signs to show that its owner holds it and wants it to serve the institution on this chain.
+pub fn join_message(
+    genesis: &GenesisHash,
+    institution: &InstitutionId,
+    key_use: KeyUse,
+    key: &PublicKey,
+) -> Hash {
+    let algorithm = Algorithm::Ed25519 as u64;
+    let h = hash::JOIN.hasher().bytes(genesis.as_bytes()).bytes(institution.as_bytes());
+    h.number(key_use as u64).number(algorithm).hash(&key.0).end()
+}
+
+impl Action {
+    /// The signatures that the body itself carries, besides those of its signers. All must hold. A possession
+    /// of a key that the change does not name is no shape that an action has.
+    pub(crate) fn claims(&self, genesis: &GenesisHash) -> Result<Vec<Claim>, DecodeError> {
+        match self {
+            Action::Propose(p) => p.change.claims(genesis),
+            Action::ReportEquivocation(r) => Ok(r.claims(genesis)),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Change {
+    fn claims(&self, genesis: &GenesisHash) -> Result<Vec<Claim>, DecodeError> {
+        let claim = |institution: &InstitutionId, key_use, key: PublicKey, signature| Claim {
+            key,
+            message: join_message(genesis, institution, key_use, &key),
+            signature,
+        };
+        match self {
+            Change::Validators(change) => {
+                let joined = |p: &Possession| {
+                    let validator = change.validators.iter().find(|v| v.key == p.key);
+                    let validator = validator.ok_or(DecodeError::Bounds("possessions"))?;
+                    Ok(claim(&validator.institution, KeyUse::Consensus, p.key, p.signature))
+                };
+                change.possessions.iter().map(joined).collect()
+            }
+            Change::Nodes(change) => {
+                let joined = |a: &NodeAdmission| {
+                    let NodeRecord { institution, key, network_key } = &a.record;
+                    [
+                        claim(institution, KeyUse::Consensus, *key, a.possession),
+                        claim(institution, KeyUse::Network, *network_key, a.network_possession),
+                    ]
+                };
+                Ok(change.admit.iter().flat_map(joined).collect())
+            }
+            Change::Parameters(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+impl ReportEquivocation {
+    /// A report about two statements, in whichever order they come. None if they do not contradict each other.
+    pub fn of(
+        validator: PublicKey,
+        height: Height,
+        round: u32,
+        what: StatementKind,
+        statements: [Statement; 2],
+    ) -> Option<Self> {
+        let [mut first, mut second] = statements;
+        if first.rank() > second.rank() {
+            std::mem::swap(&mut first, &mut second);
+        }
+        let report = ReportEquivocation { validator, height, round, what, first, second };
+        report.check().is_ok().then_some(report)
+    }
+
+    /// Names the contradiction, whatever the evidence for it.
+    pub fn id(&self) -> MisconductId {
+        let h = hash::MISCONDUCT_ID.hasher().hash(&self.validator.0).number(self.height.0);
+        MisconductId(h.number(u64::from(self.round)).number(self.what as u64).end())
+    }
+
+    /// One body for one pair: in order, and different in what they say.
+    fn check(&self) -> Result<(), DecodeError> {
+        let (first, second) = (self.first.says(), self.second.says());
+        let votes = self.what != StatementKind::Proposal;
+        let strange = |s: &Statement| if votes { s.valid_round.is_some() } else { s.block.is_none() };
+        if first == second || self.first.rank() > self.second.rank() {
+            return Err(DecodeError::Bounds("second"));
+        }
+        if strange(&self.first) || strange(&self.second) {
+            return Err(DecodeError::Bounds("first"));
+        }
+        Ok(())
+    }
+
+    fn claims(&self, genesis: &GenesisHash) -> Vec<Claim> {
+        [&self.first, &self.second]
+            .map(|s| Claim { key: self.validator, message: self.message(genesis, s), signature: s.signature })
+            .into()
+    }
+
+    fn message(&self, genesis: &GenesisHash, s: &Statement) -> Hash {
+        let (who, height, round) = (address(&self.validator), self.height, self.round);
+        let vote = |kind| vote_message(genesis, kind, height, round, s.block.as_ref(), &who);
+        match (self.what, &s.block) {
+            (StatementKind::Proposal, Some(block)) => {
+                proposal_message(genesis, height, round, s.valid_round, block, &who)
+            }
+            (StatementKind::Precommit, _) => vote(VoteKind::Precommit),
+            // A proposal without a block is refused when it is read.
+            (StatementKind::Prevote | StatementKind::Proposal, _) => vote(VoteKind::Prevote),
+        }
+    }
+}
+
+impl Statement {
+    fn says(&self) -> (Option<BlockId>, Option<u32>) {
+        (self.block, self.valid_round)
+    }
+
+    fn rank(&self) -> (Option<BlockId>, Option<u32>, [u8; 64]) {
+        (self.block, self.valid_round, self.signature.0)
     }
 }

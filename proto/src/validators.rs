@@ -64,11 +64,43 @@ impl ValidatorSet {
         self.validators.iter().enumerate().find(|(_, v)| v.address() == *address).map(|(i, v)| (i as u32, v))
     }
 
-    /// Whose turn it is: round robin over heights and rounds.
+    /// Whose turn it is if nobody is passed over.
     pub fn proposer(&self, height: Height, round: u32) -> &Validator {
         let turn = (height.0 + u64::from(round)) % self.validators.len() as u64;
         &self.validators[turn as usize]
     }
+
+    /// The order of turns at a height, as indexes of validators: round `r` is that of entry `r`, beginning again
+    /// at the end. It moves on by one each height; those passed over come last, so that they cost the others
+    /// nothing and yet nobody's turn is lost.
+    pub fn turns(&self, height: Height, passed_over: impl Fn(&Address) -> bool) -> Vec<u32> {
+        let n = self.validators.len() as u64;
+        let rotated = (0..n).map(|i| ((height.0 + i) % n) as u32);
+        let late = |i: &u32| passed_over(&self.validators[*i as usize].address());
+        let (late, mut order): (Vec<_>, Vec<_>) = rotated.partition(late);
+        order.extend(late);
+        order
+    }
+}
+
+/// What a proposer signs.
+pub fn proposal_message(
+    genesis: &GenesisHash,
+    height: Height,
+    round: u32,
+    valid_round: Option<u32>,
+    block: &BlockId,
+    proposer: &Address,
+) -> Hash {
+    hash::SIGN_PROPOSAL
+        .hasher()
+        .bytes(genesis.as_bytes())
+        .number(height.0)
+        .number(u64::from(round))
+        .number(valid_round.map_or(0, |r| u64::from(r) + 1))
+        .hash(&block.0)
+        .bytes(&proposer.0)
+        .end()
 }
 
 /// The two kinds of vote.

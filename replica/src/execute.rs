@@ -5,26 +5,23 @@
 
 use bytes::Bytes;
 
-use assent_ledger::{Applied, BlockContext, ReplayWindow, State};
+use assent_ledger::{Applied, BlockContext, ParentTurns, ReplayWindow, State};
 use assent_proto::block::{BLOCK_BYTES_MAX, BadCertificate, PROTOCOL_VERSION, tx_root};
 use assent_proto::field::Message;
 use assent_proto::merkle::Mountains;
 use assent_proto::state::Parameters;
 use assent_proto::{
     Address, Block, BlockId, BodyId, CommitCertificate, DecodeError, Envelope, GenesisHash, Hash, Header,
-    Height, Invalid, TimeMs, ValidatorSet, VerifiedTx, envelope,
+    Height, Invalid, TimeMs, VerifiedTx, envelope,
 };
 
-use crate::pool::Pool;
+use crate::pool::{Pool, Room};
+use crate::voting::Voting;
 
 /// What never changes on a chain.
 pub(crate) struct Chain {
     /// Its name.
     pub(crate) genesis: GenesisHash,
-    /// Who votes.
-    pub(crate) validators: ValidatorSet,
-    /// The set's hash.
-    pub(crate) validators_hash: Hash,
 }
 
 /// The newest final block, and what the next one builds on.
@@ -46,6 +43,11 @@ pub(crate) struct Head {
     pub(crate) certificate: Option<CommitCertificate>,
     /// The bounds in force.
     pub(crate) parameters: Parameters,
+    /// Who voted at its height: verifies the certificate that the next block carries, and names who missed a
+    /// turn.
+    pub(crate) own: Voting,
+    /// Who votes at the next height.
+    pub(crate) next: Voting,
 }
 
 /// A block with all that it does.
@@ -96,11 +98,14 @@ pub(crate) enum Reject {
 impl Head {
     /// The founding state.
     pub(crate) fn founding(genesis: &assent_genesis::Genesis) -> Head {
+        let state = State::from_leaves(genesis.leaves());
         Head {
+            own: Voting::at(&state, Height(0)),
+            next: Voting::at(&state, Height(1)),
             height: Height(0),
             id: BlockId(genesis.hash().0),
             time: genesis.time(),
-            state: State::from_leaves(genesis.leaves()),
+            state,
             window: ReplayWindow::new(),
             mountains: Mountains::default(),
             certificate: None,
@@ -117,6 +122,8 @@ impl Head {
             height: header.height,
             id,
             time: header.time,
+            own: Voting::at(&applied.state, header.height),
+            next: Voting::at(&applied.state, header.height.next()),
             parameters: assent_ledger::parameters(&applied.state),
             state: applied.state.clone(),
             window: applied.window.clone(),
@@ -135,33 +142,37 @@ impl Head {
         assent_ledger::check(&self.state, &self.window, &self.parameters, time, tx)
     }
 
-    fn certificate_hash(&self) -> Hash {
-        self.certificate.as_ref().map_or(Hash::ZERO, CommitCertificate::hash)
-    }
-
-    fn apply(&self, time: TimeMs, txs: &[VerifiedTx]) -> Result<Applied, assent_ledger::InvalidBlock> {
+    /// Executes the next block, which carries this certificate of the head.
+    fn apply(
+        &self,
+        time: TimeMs,
+        certificate: Option<&CommitCertificate>,
+        txs: &[VerifiedTx],
+    ) -> Result<Applied, assent_ledger::InvalidBlock> {
         let context = BlockContext { height: self.height.next(), time };
-        assent_ledger::apply(&self.state, &self.window, context, txs)
+        let turns = certificate.map_or_else(ParentTurns::default, |c| self.own.shown_by(c));
+        assent_ledger::apply(&self.state, &self.window, context, &turns, txs)
     }
 }
 
-/// Builds the next block at `now` from what waits. Also names the waiting transactions that are not valid any
-/// more.
+/// Builds the next block at `now` from what waits, with this certificate of the head. Also names the waiting
+/// transactions that are not valid any more.
 pub(crate) fn build(
     chain: &Chain,
     head: &Head,
+    certificate: Option<CommitCertificate>,
     builder: Address,
     now: TimeMs,
     pool: &Pool,
 ) -> (Executed, Block, Vec<(BodyId, Invalid)>) {
     let time = head.next_time(now);
     let (mut txs, refused) = choose(head, time, pool);
-    let applied = head.apply(time, &txs).unwrap_or_else(|_| {
+    let applied = head.apply(time, certificate.as_ref(), &txs).unwrap_or_else(|_| {
         // Each alone passed the ledger's check, so together they pass too; should they not, a block without
         // them keeps the chain going.
         debug_assert!(false, "the ledger's check and its execution disagree");
         txs.clear();
-        head.apply(time, &[]).expect("an empty block can always be executed")
+        head.apply(time, certificate.as_ref(), &[]).expect("an empty block can always be executed")
     });
     let transactions: Vec<_> = txs.iter().map(|t| t.bytes().clone()).collect();
     let header = Header {
@@ -176,32 +187,36 @@ pub(crate) fn build(
         events_root: applied.events_root,
         history_root: head.mountains.root(),
         state_root: applied.state.root(),
-        validators: chain.validators_hash,
-        next_validators: chain.validators_hash,
-        parent_certificate: head.certificate_hash(),
+        validators: head.next.hash(),
+        next_validators: next_validators(head, &applied),
+        parent_certificate: certificate_hash(certificate.as_ref()),
     };
-    let block = Block { header, transactions, parent_certificate: head.certificate.clone() };
+    let block = Block { header, transactions, parent_certificate: certificate };
     let bytes = block.encode();
     (Executed { header: block.header.clone(), bytes, txs, applied }, block, refused)
 }
 
-/// As many as a block may hold, in the pool's order.
+/// The hash of the set that votes at the height above the block that was just executed.
+fn next_validators(head: &Head, applied: &Applied) -> Hash {
+    assent_ledger::validators(&applied.state).at(head.height.next().next()).hash()
+}
+
+fn certificate_hash(certificate: Option<&CommitCertificate>) -> Hash {
+    certificate.map_or(Hash::ZERO, CommitCertificate::hash)
+}
+
+/// As many as a block may hold: all that wait, or a fair share of each institution's.
 fn choose(head: &Head, time: TimeMs, pool: &Pool) -> (Vec<VerifiedTx>, Vec<(BodyId, Invalid)>) {
-    let most = head.parameters.block_transactions_max as usize;
-    let mut room = block_bytes(&head.parameters);
-    let (mut txs, mut refused) = (Vec::new(), Vec::new());
-    for tx in pool.in_order() {
-        if txs.len() == most || tx.bytes().len() > room {
-            break;
+    let transactions = head.parameters.block_transactions_max as usize;
+    let room = Room { transactions, bytes: block_bytes(&head.parameters) };
+    let mut refused = Vec::new();
+    let txs = pool.choose(room, |tx| match head.check(time, tx) {
+        Ok(()) => true,
+        Err(reason) => {
+            refused.push((tx.body_id(), reason));
+            false
         }
-        match head.check(time, tx) {
-            Ok(()) => {
-                room -= tx.bytes().len();
-                txs.push(tx.clone());
-            }
-            Err(reason) => refused.push((tx.body_id(), reason)),
-        }
-    }
+    });
     (txs, refused)
 }
 
@@ -219,8 +234,7 @@ pub(crate) fn decode(id: &BlockId, bytes: &[u8]) -> Result<Block, Reject> {
     if tx_root(&block.transactions) != block.header.tx_root {
         return Err(Reject::OtherBody("transaction root"));
     }
-    let certificate = block.parent_certificate.as_ref().map_or(Hash::ZERO, CommitCertificate::hash);
-    if certificate != block.header.parent_certificate {
+    if certificate_hash(block.parent_certificate.as_ref()) != block.header.parent_certificate {
         return Err(Reject::OtherBody("parent certificate"));
     }
     Ok(block)
@@ -238,12 +252,14 @@ pub(crate) fn execute(
     check_size(head, &block)?;
     check_parent_certificate(chain, head, &block)?;
     let txs = verified(chain, pool, &block.transactions)?;
-    let applied = head.apply(block.header.time, &txs).map_err(Reject::Ledger)?;
+    let certificate = block.parent_certificate.as_ref();
+    let applied = head.apply(block.header.time, certificate, &txs).map_err(Reject::Ledger)?;
     let root =
         |what, ours, header| if ours == header { Ok(()) } else { Err(Reject::Root { what, ours, header }) };
     root("history root", head.mountains.root(), block.header.history_root)?;
     root("events root", applied.events_root, block.header.events_root)?;
     root("state root", applied.state.root(), block.header.state_root)?;
+    root("next validators", next_validators(head, &applied), block.header.next_validators)?;
     Ok(Executed { header: block.header, bytes, txs, applied })
 }
 
@@ -254,9 +270,8 @@ fn check_header(chain: &Chain, head: &Head, header: &Header) -> Result<(), Rejec
         ("height", header.height == head.height.next()),
         ("parent", header.parent == head.id),
         ("time", header.time > head.time),
-        ("builder", chain.validators.by_address(&header.builder).is_some()),
-        ("validators", header.validators == chain.validators_hash),
-        ("next validators", header.next_validators == chain.validators_hash),
+        ("builder", head.next.holds(&header.builder)),
+        ("validators", header.validators == head.next.hash()),
     ];
     match rules.iter().find(|(_, holds)| !holds) {
         Some((what, _)) => Err(Reject::Header(what)),
@@ -280,7 +295,7 @@ fn check_parent_certificate(chain: &Chain, head: &Head, block: &Block) -> Result
     match &block.parent_certificate {
         None if head.height == Height(0) => Ok(()),
         Some(certificate) if head.height > Height(0) => certificate
-            .verify(&chain.genesis, &chain.validators, head.height, &head.id)
+            .verify(&chain.genesis, head.own.set(), head.height, &head.id)
             .map_err(Reject::Certificate),
         _ => Err(Reject::Header("parent certificate")),
     }

@@ -147,6 +147,21 @@ fn provoke(code: Denial) -> Result<(), Denial> {
             s.world.run(&bureau, Action::AnchorRecords(anchor)).map(drop)
         }
         RecipientsMismatch => register(s, 5, Level::Low, Opening::Directed),
+        NoSuchProposal
+        | ProposalExpired
+        | ProposalEnacted
+        | AlreadyApproved
+        | NotAValidatorsInstitution
+        | StaleChange
+        | ChangePending
+        | ActivationOutOfRange
+        | NoLiveQuorum
+        | BadValidatorSet
+        | MissingPossession
+        | BadNodes
+        | BadParameters
+        | AlreadyReported
+        | NotAValidatorThen => crate::governance::provoke(code),
     }
 }
 

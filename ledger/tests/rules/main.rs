@@ -7,6 +7,7 @@ mod block;
 mod catalogue;
 mod codes;
 mod consent;
+mod governance;
 mod lineage;
 mod trails;
 mod validity;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use assent_ledger::testing::*;
-use assent_ledger::{Applied, ReplayWindow, State, apply};
+use assent_ledger::{Applied, ParentTurns, ReplayWindow, State, apply};
 use assent_proto::event::{Event, EventKind};
 use assent_proto::state::GrantState;
 use assent_proto::transaction::*;
@@ -126,8 +126,8 @@ fn naive_trails(events: &[Event]) -> BTreeMap<ObjectRef, (u64, Hash)> {
 fn replay(world: &World) -> (State, ReplayWindow, Vec<Event>) {
     let (mut state, mut window, mut events) = (world.founding().clone(), ReplayWindow::new(), Vec::new());
     for (at, txs) in world.blocks() {
-        let once: Applied = apply(&state, &window, *at, txs).unwrap();
-        let twice = apply(&state, &window, *at, txs).unwrap();
+        let once: Applied = apply(&state, &window, *at, &ParentTurns::default(), txs).unwrap();
+        let twice = apply(&state, &window, *at, &ParentTurns::default(), txs).unwrap();
         assert_eq!((once.state.root(), once.events_root), (twice.state.root(), twice.events_root));
         assert_eq!((&once.receipts, &once.changes), (&twice.receipts, &twice.changes));
         assert!(once.changes.is_sorted_by(|a, b| a.object.key() < b.object.key()));

@@ -2,8 +2,9 @@
 //! break the rules. How it uses them is decided in [`super::byzantine`].
 
 use assent_consensus::{SignedProposal, SignedVote};
-use assent_ledger::{BlockContext, ReplayWindow, State, apply};
+use assent_ledger::{BlockContext, ParentTurns, ReplayWindow, State, apply};
 use assent_proto::block::tx_root;
+use assent_proto::envelope::verify;
 use assent_proto::field::Message;
 use assent_proto::{
     Block, BlockId, Envelope, GenesisHash, Hash, Header, Height, SecretKey, Signature, TimeMs,
@@ -39,17 +40,33 @@ pub fn parts(height: Height, round: u32, block: &Block) -> Vec<PeerMessage> {
 }
 
 /// Another valid block in the place of one: empty, and a little later. `state` is the state before it.
-pub fn twin(state: &State, block: &Block) -> Option<Block> {
-    let mut twin = Block { transactions: Vec::new(), ..block.clone() };
-    let header = &mut twin.header;
-    header.time = header.time.plus(1);
-    let context = BlockContext { height: header.height, time: header.time };
-    let applied = apply(state, &ReplayWindow::new(), context, &[]).ok()?;
-    header.tx_root = tx_root(&[]);
-    header.body_bytes = 0;
-    header.events_root = applied.events_root;
-    header.state_root = applied.state.root();
-    Some(twin)
+pub fn twin(genesis: &GenesisHash, state: &State, block: &Block) -> Option<Block> {
+    rebuilt(genesis, state, block, block.header.time.plus(1), &[])
+}
+
+/// The block with another time and other transactions, executed, so that its roots hold. `state` is the state
+/// before it. None if the ledger refuses it.
+pub fn rebuilt(
+    genesis: &GenesisHash,
+    state: &State,
+    block: &Block,
+    time: TimeMs,
+    transactions: &[Bytes],
+) -> Option<Block> {
+    let txs: Vec<_> = verify(genesis, transactions).into_iter().collect::<Result<_, _>>().ok()?;
+    let context = BlockContext { height: block.header.height, time };
+    let applied = apply(state, &ReplayWindow::new(), context, &txs).ok()?;
+    let mut rebuilt = Block { transactions: transactions.to_vec(), ..block.clone() };
+    rebuilt.header.time = time;
+    rebuilt.header.events_root = applied.events_root;
+    rebuilt.header.state_root = applied.state.root();
+    commit_to_body(&mut rebuilt);
+    Some(rebuilt)
+}
+
+fn commit_to_body(block: &mut Block) {
+    block.header.tx_root = tx_root(&block.transactions);
+    block.header.body_bytes = block.transactions.iter().map(Bytes::len).sum::<usize>() as u32;
 }
 
 /// What is wrong with a block.
@@ -90,8 +107,9 @@ const FLAWS: [Flaw; 10] = [
     Flaw::NoQuorum,
 ];
 
-/// The block with a flaw that suits it; the rest of its header agrees with its body.
-pub fn flawed(block: &Block, random: &mut Random) -> (Flaw, Block) {
+/// The block with a flaw that suits it; the rest of its header agrees with its body, and where the rules allow
+/// it with what the body does.
+pub fn flawed(genesis: &GenesisHash, state: &State, block: &Block, random: &mut Random) -> (Flaw, Block) {
     let suits = |flaw: &Flaw| match flaw {
         Flaw::PhaseOrder => block.transactions.len() > 1,
         Flaw::BadSignature | Flaw::Twice => !block.transactions.is_empty(),
@@ -99,16 +117,22 @@ pub fn flawed(block: &Block, random: &mut Random) -> (Flaw, Block) {
         _ => true,
     };
     let flaw = random.pick(&FLAWS.into_iter().filter(suits).collect::<Vec<_>>());
-    (flaw, spoil(block, flaw))
+    (flaw, spoil(genesis, state, block, flaw))
 }
 
-fn spoil(block: &Block, flaw: Flaw) -> Block {
+fn spoil(genesis: &GenesisHash, state: &State, block: &Block, flaw: Flaw) -> Block {
     let mut b = block.clone();
     match flaw {
         Flaw::StateRoot => b.header.state_root = flip(b.header.state_root),
         Flaw::EventsRoot => b.header.events_root = flip(b.header.events_root),
         Flaw::HistoryRoot => b.header.history_root = flip(b.header.history_root),
-        Flaw::PhaseOrder => b.transactions.reverse(),
+        Flaw::PhaseOrder => {
+            b.transactions.reverse();
+            // Only a ledger that does not mind the order can execute it.
+            if let Some(executed) = rebuilt(genesis, state, &b, b.header.time, &b.transactions) {
+                b = executed;
+            }
+        }
         Flaw::BadSignature => b.transactions[0] = badly_signed(&b.transactions[0]),
         Flaw::Twice => b.transactions.push(b.transactions[0].clone()),
         Flaw::TimeBack => b.header.time = TimeMs(1),
@@ -121,8 +145,7 @@ fn spoil(block: &Block, flaw: Flaw) -> Block {
             b.header.parent_certificate = certificate.hash();
         }
     }
-    b.header.tx_root = tx_root(&b.transactions);
-    b.header.body_bytes = b.transactions.iter().map(Bytes::len).sum::<usize>() as u32;
+    commit_to_body(&mut b);
     b
 }
 

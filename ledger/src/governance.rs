@@ -1,0 +1,331 @@
+//! What the institutions that run validators decide together: who votes, who may connect, the bounds that all
+//! share; and what follows when a validator contradicts itself.
+//!
+//! A change is in force once institutions with more than two thirds of the voting power have approved it, the
+//! same that a block needs. One function ([`enact`]) judges a change, when it is proposed, when the last
+//! approval comes, and in a dry run ([`preview`]): what it would refuse then it refuses before.
+
+use std::collections::BTreeSet;
+
+use assent_proto::code::Denial;
+use assent_proto::event::EventKind;
+use assent_proto::ids::*;
+use assent_proto::keys::PublicKey;
+use assent_proto::state::*;
+use assent_proto::transaction::*;
+use assent_proto::validators::{POWER_MAX, Validator, ValidatorSet};
+use assent_proto::{Address, List, ObjectRef};
+
+use crate::State;
+use crate::apply::Call;
+use crate::outcome::Outcome;
+use crate::overlay::Overlay;
+
+/// How far ahead a proposal may end, ms: thirty days.
+const PROPOSAL_LIFE_MAX_MS: u64 = 30 * 24 * 3_600_000;
+/// A new set votes at the earliest so many blocks above the one that decides on it, so that whoever is in it
+/// knows it before.
+const ACTIVATION_MIN: u64 = 2;
+/// And at the latest so many: until then no other change can be decided.
+const ACTIVATION_MAX: u64 = 1_000_000;
+/// Voters of the past whose contradictions can still be shown.
+const FORMER_MAX: usize = List::<FormerValidator, 64>::MAX;
+
+/// Whether a change could be decided in a block at `height` on this state, and if not, which rule says so.
+pub fn preview(state: &State, height: Height, change: &Change) -> Result<(), Denial> {
+    enact(&Overlay::over(state), height, change).map(|_| ())
+}
+
+/// Puts a change before the others; its proposer approves it thereby.
+pub(crate) fn propose(call: &Call, by: &InstitutionId, propose: &Propose) -> Result<Outcome, Denial> {
+    votes(call, by)?;
+    let now = call.block.time;
+    if propose.until < now || propose.until > now.plus(PROPOSAL_LIFE_MAX_MS) {
+        return Err(Denial::ProposalExpired);
+    }
+    enact(call.state, call.block.height, &propose.change)?;
+    let id = ProposalId(call.body.0);
+    let proposal = Proposal {
+        proposer: *by,
+        change: propose.change.clone(),
+        until: propose.until,
+        approvals: List::empty(),
+        enacted: None,
+    };
+    approved(call, by, id, proposal, EventKind::Proposed)
+}
+
+/// Approves a change; the approval that makes the quorum puts it in force.
+pub(crate) fn approve(call: &Call, by: &InstitutionId, approve: &Approve) -> Result<Outcome, Denial> {
+    votes(call, by)?;
+    let proposal: Proposal = call.state.get(approve.proposal).ok_or(Denial::NoSuchProposal)?;
+    if proposal.enacted.is_some() {
+        return Err(Denial::ProposalEnacted);
+    }
+    if call.block.time > proposal.until {
+        return Err(Denial::ProposalExpired);
+    }
+    if proposal.approvals.contains(by) {
+        return Err(Denial::AlreadyApproved);
+    }
+    approved(call, by, approve.proposal, proposal, EventKind::Approved)
+}
+
+fn approved(
+    call: &Call,
+    by: &InstitutionId,
+    id: ProposalId,
+    mut proposal: Proposal,
+    kind: EventKind,
+) -> Result<Outcome, Denial> {
+    let set = in_force(call.state, call.block.height);
+    // Institutions that do not vote any more make room: approvals count by whose validators vote now.
+    let mut approvals: Vec<_> = proposal
+        .approvals
+        .iter()
+        .filter(|a| set.validators.iter().any(|v| v.institution == **a))
+        .copied()
+        .collect();
+    approvals.push(*by);
+    let power = set.validators.iter().filter(|v| approvals.contains(&v.institution));
+    let power = power.map(|v| u64::from(v.power)).sum();
+    proposal.approvals = approvals.try_into().expect("at most one for each of at most 128 validators");
+    let proposer = proposal.proposer;
+    if !set.is_quorum(power) {
+        return Ok(Outcome::default().write(id, &proposal).event(kind, id, [proposer.into()]));
+    }
+    let enacted = enact(call.state, call.block.height, &proposal.change)?;
+    proposal.enacted = Some(call.block.height);
+    let outcome = Outcome::default().write(id, &proposal).event(kind, id, [proposer.into()]);
+    Ok(enacted.write(outcome, [id.into()]))
+}
+
+fn votes(call: &Call, by: &InstitutionId) -> Result<(), Denial> {
+    let set = in_force(call.state, call.block.height);
+    let own = set.validators.iter().any(|v| v.institution == *by);
+    if own { Ok(()) } else { Err(Denial::NotAValidatorsInstitution) }
+}
+
+fn in_force(state: &Overlay, height: Height) -> ValidatorSet {
+    validators(state).at(height).clone()
+}
+
+fn validators(state: &Overlay) -> Validators {
+    state.get(ObjectRef::VALIDATORS).expect("the founding state holds the validators")
+}
+
+fn nodes(state: &Overlay) -> Nodes {
+    state.get(ObjectRef::NODES).expect("the founding state holds the nodes")
+}
+
+/// What a change writes.
+enum Enacted {
+    Validators(Validators),
+    Nodes(Nodes),
+    Parameters(Parameters),
+}
+
+impl Enacted {
+    fn write(&self, outcome: Outcome, trails: impl IntoIterator<Item = ObjectRef>) -> Outcome {
+        let (outcome, object) = match self {
+            Enacted::Validators(v) => (outcome.write(ObjectRef::VALIDATORS, v), ObjectRef::VALIDATORS),
+            Enacted::Nodes(n) => (outcome.write(ObjectRef::NODES, n), ObjectRef::NODES),
+            Enacted::Parameters(p) => (outcome.write(ObjectRef::PARAMETERS, p), ObjectRef::PARAMETERS),
+        };
+        outcome.event(EventKind::Enacted, object, trails)
+    }
+}
+
+fn enact(state: &Overlay, height: Height, change: &Change) -> Result<Enacted, Denial> {
+    match change {
+        Change::Validators(change) => enact_validators(state, height, change).map(Enacted::Validators),
+        Change::Nodes(change) => enact_nodes(state, height, change).map(Enacted::Nodes),
+        Change::Parameters(p) => {
+            assent_genesis::check_parameters(p).map_err(|_| Denial::BadParameters)?;
+            Ok(Enacted::Parameters(p.clone()))
+        }
+    }
+}
+
+// ---- who votes
+
+fn enact_validators(
+    state: &Overlay,
+    height: Height,
+    change: &ChangeValidators,
+) -> Result<Validators, Denial> {
+    let before = validators(state);
+    if before.pending.as_ref().is_some_and(|p| height < p.from) {
+        return Err(Denial::ChangePending);
+    }
+    let set = before.at(height);
+    if change.replaces != set.hash() {
+        return Err(Denial::StaleChange);
+    }
+    if !(height.0 + ACTIVATION_MIN..=height.0 + ACTIVATION_MAX).contains(&change.from.0) {
+        return Err(Denial::ActivationOutOfRange);
+    }
+    let next = ValidatorSet { validators: change.validators.clone() };
+    well_formed(state, &next)?;
+    let new = next.validators.iter().filter(|v| !set.validators.iter().any(|old| old.key == v.key));
+    for v in new {
+        if !change.possessions.iter().any(|p| p.key == v.key) {
+            return Err(Denial::MissingPossession);
+        }
+    }
+    live_quorum(state, height, set, &next)?;
+    Ok(succeeded(&before, height, change.from, next))
+}
+
+fn well_formed(state: &Overlay, set: &ValidatorSet) -> Result<(), Denial> {
+    let (nodes, mut keys) = (nodes(state), BTreeSet::new());
+    let good = |v: &Validator| {
+        let node = nodes.by_key(&v.key);
+        (1..=POWER_MAX).contains(&v.power)
+            && v.key.check().is_ok()
+            && node.is_some_and(|n| n.institution == v.institution)
+            && state.has(v.institution)
+    };
+    let distinct = set.validators.iter().all(|v| keys.insert(v.key));
+    let all = !set.validators.is_empty() && distinct && set.validators.iter().all(good);
+    if all { Ok(()) } else { Err(Denial::BadValidatorSet) }
+}
+
+/// Of a new set only those are known to be alive that vote now and are not passed over. They alone must be a
+/// quorum of it, or the chain could stop with the change.
+fn live_quorum(
+    state: &Overlay,
+    height: Height,
+    set: &ValidatorSet,
+    next: &ValidatorSet,
+) -> Result<(), Denial> {
+    let turns: Turns = state.get(ObjectRef::TURNS).expect("the founding state holds the turns");
+    let alive = |v: &&Validator| {
+        let address: Address = v.address();
+        set.by_address(&address).is_some() && !turns.passed_over(&address, height)
+    };
+    let power = next.validators.iter().filter(alive).map(|v| u64::from(v.power)).sum();
+    if next.is_quorum(power) { Ok(()) } else { Err(Denial::NoLiveQuorum) }
+}
+
+/// The validators once `next` was decided at `height` to vote from `from` on.
+fn succeeded(before: &Validators, height: Height, from: Height, next: ValidatorSet) -> Validators {
+    let (since, current) = match &before.pending {
+        Some(p) if height >= p.from => (p.from, p.set.clone()),
+        _ => (before.since, before.current.clone()),
+    };
+    let stays = |key: &PublicKey| next.validators.iter().any(|v| v.key == *key);
+    let until = Height(from.0 - 1);
+    let leaving = current.validators.iter().filter(|v| !stays(&v.key));
+    let mut former: Vec<_> = before.former.iter().filter(|f| !stays(&f.validator.key)).cloned().collect();
+    former.extend(leaving.map(|v| FormerValidator { validator: v.clone(), until }));
+    let kept = former.split_off(former.len().saturating_sub(FORMER_MAX));
+    Validators {
+        since,
+        current,
+        pending: Some(PendingSet { from, set: next }),
+        former: kept.try_into().expect("cut to the bound"),
+    }
+}
+
+// ---- who may connect
+
+/// Removes, then admits: one change can give a node a new network key. Who votes keeps a node.
+fn enact_nodes(state: &Overlay, height: Height, change: &ChangeNodes) -> Result<Nodes, Denial> {
+    let mut nodes = nodes(state).nodes.into_vec();
+    for key in &change.remove {
+        let at = nodes.iter().position(|n| n.key == *key).ok_or(Denial::BadNodes)?;
+        nodes.remove(at);
+    }
+    for admission in &change.admit {
+        let record = &admission.record;
+        let taken = |key: &PublicKey| nodes.iter().any(|n| n.key == *key || n.network_key == *key);
+        let good = record.key != record.network_key
+            && record.key.check().is_ok()
+            && record.network_key.check().is_ok()
+            && !taken(&record.key)
+            && !taken(&record.network_key)
+            && state.has(record.institution);
+        if !good {
+            return Err(Denial::BadNodes);
+        }
+        nodes.push(record.clone());
+    }
+    let nodes = Nodes { nodes: nodes.try_into().map_err(|_| Denial::BadNodes)? };
+    let validators = validators(state);
+    let pending = validators.pending.iter().flat_map(|p| &p.set.validators);
+    let mut voting = validators.at(height).validators.iter().chain(pending);
+    let kept = voting.all(|v| nodes.by_key(&v.key).is_some_and(|n| n.institution == v.institution));
+    if kept && !(change.admit.is_empty() && change.remove.is_empty()) {
+        Ok(nodes)
+    } else {
+        Err(Denial::BadNodes)
+    }
+}
+
+// ---- contradictions
+
+/// Puts a contradiction on the chain; its signatures hold, or the body would not be here. What follows is for
+/// the parameters to say: a key is removed only where the others alive are a quorum without it.
+pub(crate) fn report_equivocation(
+    call: &Call,
+    by: &InstitutionId,
+    report: &ReportEquivocation,
+) -> Result<Outcome, Denial> {
+    let id = report.id();
+    if call.state.has(id) {
+        return Err(Denial::AlreadyReported);
+    }
+    let before = validators(call.state);
+    let institution = whose(&before, call.block.height, report).ok_or(Denial::NotAValidatorThen)?;
+    let after = match call.parameters.equivocation {
+        Consequence::Record => None,
+        Consequence::Remove => without(call, &before, &report.validator),
+    };
+    let misconduct = Misconduct {
+        validator: report.validator,
+        institution,
+        height: report.height,
+        round: report.round,
+        what: report.what,
+        reporter: *by,
+        reported: call.block.height,
+        removed_from: after.as_ref().and_then(|a| a.pending.as_ref()).map(|p| p.from),
+    };
+    let trails = [institution.into(), ObjectRef::VALIDATORS];
+    let outcome = Outcome::default().write(id, &misconduct);
+    Ok(match after {
+        None => outcome.event(EventKind::EquivocationReported, id, trails),
+        Some(after) => outcome
+            .write(ObjectRef::VALIDATORS, &after)
+            .event(EventKind::EquivocationReported, id, trails)
+            .event(EventKind::ValidatorRemoved, ObjectRef::VALIDATORS, [id.into(), institution.into()]),
+    })
+}
+
+/// Whose key it is: that votes, is decided to vote, or voted at that height. What the key signed before it
+/// voted counts too: nobody but its owner could sign it, and an honest owner does so never.
+fn whose(validators: &Validators, height: Height, report: &ReportEquivocation) -> Option<InstitutionId> {
+    let pending = validators.pending.iter().flat_map(|p| &p.set.validators);
+    let present = validators.at(height).validators.iter().chain(pending);
+    let former = validators.former.iter().filter(|f| report.height <= f.until).map(|f| &f.validator);
+    present.chain(former).find(|v| v.key == report.validator).map(|v| v.institution)
+}
+
+/// The validators without a key, from the next possible height on; none if the key does not vote then anyway,
+/// or if without it no quorum is known to be alive.
+fn without(call: &Call, before: &Validators, key: &PublicKey) -> Option<Validators> {
+    let height = call.block.height;
+    let set = before.at(height);
+    let pending = before.pending.as_ref().filter(|p| height < p.from);
+    let latest = pending.map_or(set, |p| &p.set);
+    if !latest.validators.iter().any(|v| v.key == *key) {
+        return None;
+    }
+    let rest: Vec<_> = latest.validators.iter().filter(|v| v.key != *key).cloned().collect();
+    let next = ValidatorSet { validators: rest.try_into().expect("fewer than before") };
+    live_quorum(call.state, height, set, &next).ok()?;
+    let soonest = Height(height.0 + ACTIVATION_MIN);
+    let from = pending.map_or(soonest, |p| p.from.max(soonest));
+    Some(succeeded(before, height, from, next))
+}

@@ -1,0 +1,74 @@
+//! Who is passed over: what a block's parent certificate shows about turns, kept in the state so that every
+//! validator passes over the same ones. Time plays no part in it, heights do.
+//!
+//! A validator that misses its turn costs the others a timeout. It is then passed over: for long while it is
+//! silent, and for a few blocks once it is seen to sign again, more of them the more turns it missed in a
+//! row. One good turn clears it. Nobody loses a turn altogether: those passed over come last in a height.
+
+use assent_proto::state::{MissedTurn, Turns, Validators};
+use assent_proto::{Address, Height, ObjectRef};
+
+use crate::overlay::{Overlay, encode};
+
+/// What the certificate that a block carries shows about the height below.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParentTurns {
+    /// Whose turns passed there without a decision, in their order.
+    pub missed: Vec<Address>,
+    /// Whose turn led to the decision; none for the founding state.
+    pub proposer: Option<Address>,
+    /// Who signed.
+    pub signers: Vec<Address>,
+}
+
+/// Strikes are not counted beyond.
+const STRIKES_MAX: u32 = 16;
+
+/// For how many blocks a silent validator is passed over: 64, 256, 1024, then 4096. At twenty blocks a second
+/// the longest costs the others one timeout in more than three minutes.
+fn silent_rest(strikes: u32) -> u64 {
+    64 << (2 * strikes.saturating_sub(1).min(3))
+}
+
+/// For how many blocks one is passed over that signs: 8, 16, … at most 1024.
+fn signing_rest(strikes: u32) -> u64 {
+    4 << strikes.min(8)
+}
+
+/// Brings the turns up to a block at `height`. Writes nothing where nothing changed.
+pub(crate) fn account(state: &mut Overlay, height: Height, parent: &ParentTurns) {
+    let Some(below) = height.previous() else { return };
+    let before: Turns = state.get(ObjectRef::TURNS).expect("the founding state holds the turns");
+    let mut missed = before.missed.clone().into_vec();
+    missed.retain(|m| Some(m.validator) != parent.proposer);
+    parent.missed.iter().for_each(|who| strike(&mut missed, who, below));
+    for m in missed.iter_mut().filter(|m| parent.signers.contains(&m.validator)) {
+        m.until = m.until.min(Height(m.missed.0 + signing_rest(m.strikes)));
+    }
+    if missed[..] != before.missed[..] {
+        write(state, height, missed);
+    }
+}
+
+fn strike(missed: &mut Vec<MissedTurn>, who: &Address, below: Height) {
+    let at = missed.iter().position(|m| m.validator == *who).unwrap_or_else(|| {
+        missed.push(MissedTurn { validator: *who, strikes: 0, missed: below, until: below });
+        missed.len() - 1
+    });
+    let m = &mut missed[at];
+    m.strikes = (m.strikes + 1).min(STRIKES_MAX);
+    m.missed = below;
+    m.until = Height(below.0 + silent_rest(m.strikes));
+}
+
+/// Keys that do not vote any more are forgotten, which bounds the list by the largest set.
+fn write(state: &mut Overlay, height: Height, mut missed: Vec<MissedTurn>) {
+    let validators: Validators =
+        state.get(ObjectRef::VALIDATORS).expect("the founding state holds the validators");
+    let set = validators.at(height);
+    missed.retain(|m| set.by_address(&m.validator).is_some());
+    missed.sort_by_key(|m| m.validator);
+    let turns = Turns { missed: missed.try_into().expect("at most as many as a set has validators") };
+    let (object, content) = encode(ObjectRef::TURNS, &turns);
+    state.write(object, content);
+}
