@@ -9,6 +9,8 @@ use arc_malachitebft_core_types::{NilOrVal, Round, SignedExtension, VoteType};
 use assent_proto as proto;
 use assent_proto::{BlockId, Header, PublicKey, SecretKey, Signature};
 
+use crate::types::Turns;
+
 /// A validator's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Who(pub(crate) proto::Address);
@@ -177,7 +179,7 @@ impl core::Validator<Protocol> for Voter {
     }
 }
 
-/// The validators in the order of the chain's set, which certificates refer to.
+/// The validators in the order of the chain's set, which certificates refer to, and the order of their turns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Roster(Arc<Inner>);
 
@@ -185,17 +187,34 @@ pub(crate) struct Roster(Arc<Inner>);
 struct Inner {
     set: proto::ValidatorSet,
     voters: Vec<Voter>,
+    order: Vec<u32>,
 }
 
 impl Roster {
-    pub(crate) fn of(set: proto::ValidatorSet) -> Self {
+    /// Nobody: before the first height begins.
+    pub(crate) fn nobody() -> Self {
+        let set = proto::ValidatorSet { validators: Default::default() };
+        Roster(Arc::new(Inner { set, voters: Vec::new(), order: Vec::new() }))
+    }
+
+    /// Unless the order names each validator once.
+    pub(crate) fn of(turns: Turns) -> Option<Self> {
+        let Turns { set, order } = turns;
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        if set.validators.is_empty() || !sorted.into_iter().eq(0..set.validators.len() as u32) {
+            return None;
+        }
         let voter =
             |v: &proto::Validator| Voter { address: Who(v.address()), key: v.key, power: u64::from(v.power) };
         let voters = set.validators.iter().map(voter).collect();
-        Roster(Arc::new(Inner { set, voters }))
+        Some(Roster(Arc::new(Inner { set, voters, order })))
     }
     pub(crate) fn set(&self) -> &proto::ValidatorSet {
         &self.0.set
+    }
+    pub(crate) fn at(&self, index: usize) -> Option<&Voter> {
+        self.0.voters.get(index)
     }
     pub(crate) fn index(&self, who: &Who) -> Option<usize> {
         self.0.voters.iter().position(|v| v.address == *who)
@@ -206,9 +225,9 @@ impl Roster {
     pub(crate) fn total_power(&self) -> u64 {
         self.0.set.total_power()
     }
-    pub(crate) fn proposer(&self, height: At, round: u32) -> &Voter {
-        let key = self.0.set.proposer(proto::Height(height.0), round).key;
-        self.0.voters.iter().find(|v| v.key == key).expect("the proposer is of the set")
+    pub(crate) fn proposer(&self, round: u32) -> &Voter {
+        let turn = self.0.order[round as usize % self.0.order.len()];
+        &self.0.voters[turn as usize]
     }
 }
 
@@ -281,8 +300,8 @@ impl core::Context for Protocol {
     type Extension = ();
     type SigningScheme = Scheme;
 
-    fn select_proposer<'a>(&self, set: &'a Roster, height: At, round: Round) -> &'a Voter {
-        set.proposer(height, round.as_u32().unwrap_or(0))
+    fn select_proposer<'a>(&self, set: &'a Roster, _: At, round: Round) -> &'a Voter {
+        set.proposer(round.as_u32().unwrap_or(0))
     }
 
     fn new_proposal(

@@ -1,6 +1,6 @@
 //! Our messages as the core's, and back. Everything here is a change of clothes; nothing is checked.
 
-use arc_malachitebft_core_consensus::{LivenessMsg, ProposedValue, SignedConsensusMsg};
+use arc_malachitebft_core_consensus::{ConsensusMsg, LivenessMsg, ProposedValue, SignedConsensusMsg};
 use arc_malachitebft_core_types as core;
 use arc_malachitebft_core_types::{NilOrVal, Round, RoundCertificateType, Validity, VoteType};
 use assent_proto::block::CommitSignature;
@@ -171,6 +171,42 @@ pub(crate) fn published(message: SignedConsensusMsg<Protocol>) -> ConsensusMessa
         SignedConsensusMsg::Vote(v) => ConsensusMessage::Vote(vote_of(&v)),
         SignedConsensusMsg::Proposal(p) => ConsensusMessage::Proposal(proposal_of(&p)),
     }
+}
+
+/// What the core wants verified, with its signature.
+pub(crate) fn signed(
+    m: core::SignedMessage<Protocol, ConsensusMsg<Protocol>>,
+) -> SignedConsensusMsg<Protocol> {
+    match m.message {
+        ConsensusMsg::Vote(v) => SignedConsensusMsg::Vote(CoreVote::new(v, m.signature)),
+        ConsensusMsg::Proposal(p) => SignedConsensusMsg::Proposal(CoreProposal::new(p, m.signature)),
+    }
+}
+
+/// The votes of a certificate, one by one.
+pub(crate) fn polka_votes(p: &CorePolka) -> Vec<SignedVote> {
+    let vote = |s: &core::PolkaSignature<Protocol>| SignedVote {
+        kind: VoteKind::Prevote,
+        height: Height(p.height.0),
+        round: round_of(p.round),
+        block: Some(p.value_id),
+        validator: s.address.0,
+        signature: s.signature,
+    };
+    p.polka_signatures.iter().map(vote).collect()
+}
+
+/// The votes of a certificate, one by one.
+pub(crate) fn round_votes(c: &CoreRound) -> Vec<SignedVote> {
+    let vote = |s: &core::RoundSignature<Protocol>| SignedVote {
+        kind: kind_of(s.vote_type),
+        height: Height(c.height.0),
+        round: round_of(c.round),
+        block: block_of(&s.value_id),
+        validator: s.address.0,
+        signature: s.signature,
+    };
+    c.round_signatures.iter().map(vote).collect()
 }
 
 pub(crate) fn liveness(message: LivenessMsg<Protocol>) -> ConsensusMessage {

@@ -1,18 +1,17 @@
 //! The hands of the core: it asks for effects, and these are done here. All that it may not do by itself,
 //! signing, logging, keeping time, speaking, passes through [`Hands::handle`].
 
-use arc_malachitebft_core_consensus::{
-    Effect, Input, MisbehaviorEvidence, Resumable, Resume, VoteExtensionError,
-};
+use arc_malachitebft_core_consensus::{Effect, Input, Resumable, Resume, VoteExtensionError};
 use arc_malachitebft_core_types::{CertificateError, SignedMessage, Timeout};
-use assent_proto::{Address, GenesisHash, Height, TimeMs};
+use assent_proto::{Address, GenesisHash, Height, PublicKey, TimeMs};
 
 use crate::context::{Protocol, Roster};
 use crate::convert::{self, CoreCommit, round_of};
+use crate::heard::{self, Heard};
 use crate::log::{Elapsed, Entry, VoteLog, Writer};
 use crate::signing::{self, Signer};
 use crate::timers::{Step, Timeouts, Timers};
-use crate::{ConsensusMessage, Evidence, Fault, Output, Refusal};
+use crate::{ConsensusMessage, Fault, Output, Refusal, SignedVote};
 
 /// What the core acts through.
 #[derive(Debug)]
@@ -20,6 +19,7 @@ pub(crate) struct Hands {
     pub(crate) genesis: GenesisHash,
     pub(crate) me: Address,
     pub(crate) roster: Roster,
+    pub(crate) heard: Heard,
     pub(crate) timeouts: Timeouts,
     pub(crate) timers: Timers,
     pub(crate) signer: Signer,
@@ -71,7 +71,7 @@ impl Hands {
             Effect::CancelAllTimeouts(r) => r.resume_with(self.timers.clear()),
             Effect::CancelTimeout(t, r) => r.resume_with(self.timers.cancel(&t)),
             Effect::ScheduleTimeout(t, r) => r.resume_with(self.schedule(&t)),
-            Effect::StartRound(_, _, _, _, r) => r.resume_with(self.awaiting = None),
+            Effect::StartRound(_, round, _, _, r) => r.resume_with(self.enter(round_of(round))),
             Effect::PublishConsensusMsg(m, r) => r.resume_with(self.broadcast(convert::published(m))),
             Effect::PublishLivenessMsg(m, r) => r.resume_with(self.broadcast(convert::liveness(m))),
             Effect::RepublishVote(v, r) => {
@@ -91,42 +91,35 @@ impl Hands {
                 r.resume_with(())
             }
             Effect::Decide(certificate, _, r) => r.resume_with(self.decided = Some(certificate)),
-            Effect::Finalize(_, _, evidence, r) => r.resume_with(self.report(evidence)),
+            // Contradictions were told of when they were heard.
+            Effect::Finalize(_, _, _, r) => r.resume_with(()),
             Effect::SignVote(vote, r) => {
                 let intent = signing::vote_intent(&genesis, &vote);
                 let signature = self.signer.sign(intent, &mut self.writer, log)?;
-                r.resume_with(SignedMessage::new(vote, signature))
+                let signed = SignedMessage::new(vote, signature);
+                self.note(ConsensusMessage::Vote(convert::vote_of(&signed)));
+                r.resume_with(signed)
             }
             Effect::SignProposal(proposal, r) => {
                 let intent = signing::proposal_intent(&genesis, &proposal);
                 let signature = self.signer.sign(intent, &mut self.writer, log)?;
-                r.resume_with(SignedMessage::new(proposal, signature))
+                let signed = SignedMessage::new(proposal, signature);
+                self.note(ConsensusMessage::Proposal(convert::proposal_of(&signed)));
+                r.resume_with(signed)
             }
             Effect::VerifySignature(m, key, r) => {
-                let intent = match &m.message {
-                    arc_malachitebft_core_consensus::ConsensusMsg::Vote(v) => {
-                        signing::vote_intent(&genesis, v)
-                    }
-                    arc_malachitebft_core_consensus::ConsensusMsg::Proposal(p) => {
-                        signing::proposal_intent(&genesis, p)
-                    }
-                };
-                let holds = key.verify(&intent.message.0, &m.signature);
-                if !holds {
-                    self.refuse(Refusal::BadSignature);
-                }
-                r.resume_with(holds)
+                r.resume_with(self.hear(&key, convert::published(convert::signed(m))))
             }
             Effect::VerifyCommitCertificate(c, _, limits, r) => {
                 r.resume_with(signing::verify_commit(&genesis, &c, &roster, limits))
             }
             Effect::VerifyPolkaCertificate(c, _, limits, r) => {
                 let verdict = signing::verify_polka(&genesis, &c, &roster, limits);
-                r.resume_with(self.judged(verdict))
+                r.resume_with(self.judged(verdict, || convert::polka_votes(&c)))
             }
             Effect::VerifyRoundCertificate(c, _, limits, r) => {
                 let verdict = signing::verify_round(&genesis, &c, &roster, limits);
-                r.resume_with(self.judged(verdict))
+                r.resume_with(self.judged(verdict, || convert::round_votes(&c)))
             }
             Effect::WalAppend(_, input, r) => r.resume_with(self.append(input, log)?),
             // Votes carry no extensions, and certified blocks do not come in through the core.
@@ -154,9 +147,37 @@ impl Hands {
         self.outputs.push(Output::Refused { reason });
     }
 
-    fn judged<T>(&mut self, verdict: Result<(), T>) -> Result<(), T> {
-        if verdict.is_err() {
-            self.refuse(Refusal::BadCertificate);
+    fn enter(&mut self, round: u32) {
+        self.awaiting = None;
+        self.heard.enter(self.height, round);
+    }
+
+    /// Whether a statement's signature holds. What was verified once, before its height began, is not verified
+    /// again.
+    fn hear(&mut self, key: &PublicKey, message: ConsensusMessage) -> bool {
+        let holds = self.heard.has(&message) || heard::holds(&self.genesis, key, &message);
+        if holds {
+            self.note(message)
+        } else {
+            self.refuse(Refusal::BadSignature)
+        }
+        holds
+    }
+
+    /// Remembers a verified statement, and tells at once if it contradicts another.
+    pub(crate) fn note(&mut self, message: ConsensusMessage) {
+        let evidence = self.heard.note(message);
+        self.outputs.extend(evidence.map(Output::Equivocation));
+    }
+
+    fn judged<T>(
+        &mut self,
+        verdict: Result<(), T>,
+        votes: impl FnOnce() -> Vec<SignedVote>,
+    ) -> Result<(), T> {
+        match &verdict {
+            Ok(()) => votes().into_iter().for_each(|vote| self.note(ConsensusMessage::Vote(vote))),
+            Err(_) => self.refuse(Refusal::BadCertificate),
         }
         verdict
     }
@@ -166,21 +187,6 @@ impl Hands {
         self.awaiting = Some(round);
         if !self.replaying {
             self.outputs.push(Output::GetValue { height: self.height, round });
-        }
-    }
-
-    fn report(&mut self, evidence: MisbehaviorEvidence<Protocol>) {
-        for (_, pairs) in evidence.votes {
-            for (a, b) in pairs {
-                let evidence = Evidence::Votes(convert::vote_of(&a), convert::vote_of(&b));
-                self.outputs.push(Output::Equivocation(evidence));
-            }
-        }
-        for (_, pairs) in evidence.proposals {
-            for (a, b) in pairs {
-                let (a, b) = (convert::proposal_of(&a), convert::proposal_of(&b));
-                self.outputs.push(Output::Equivocation(Evidence::Proposals(Box::new((a, b)))));
-            }
         }
     }
 

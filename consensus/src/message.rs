@@ -2,8 +2,8 @@
 //! and nothing more: its signatures are checked where it is used.
 
 use assent_proto::field::{DecodeError, Element, List, Message};
-use assent_proto::hash::{self, Hash};
-use assent_proto::validators::{VoteKind, vote_message};
+use assent_proto::hash::Hash;
+use assent_proto::validators::{VoteKind, proposal_message, vote_message};
 use assent_proto::{Address, BlockId, GenesisHash, Header, Height, Signature};
 use bytes::Bytes;
 
@@ -378,24 +378,4 @@ impl SignedProposal {
         let Header { height, .. } = self.header;
         proposal_message(genesis, height, self.round, self.valid_round, &self.header.id(), &self.proposer)
     }
-}
-
-/// What a proposer signs.
-pub fn proposal_message(
-    genesis: &GenesisHash,
-    height: Height,
-    round: u32,
-    valid_round: Option<u32>,
-    block: &BlockId,
-    proposer: &Address,
-) -> Hash {
-    hash::SIGN_PROPOSAL
-        .hasher()
-        .bytes(genesis.as_bytes())
-        .number(height.0)
-        .number(u64::from(round))
-        .number(valid_round.map_or(0, |r| u64::from(r) + 1))
-        .hash(&block.0)
-        .bytes(&proposer.0)
-        .end()
 }

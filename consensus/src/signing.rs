@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use arc_malachitebft_core_types::{CertificateError, RoundCertificateType, ThresholdParam, ThresholdParams};
 use assent_proto::hash::Hash;
 use assent_proto::keys::{Claim, verify_batch};
-use assent_proto::validators::{VoteKind, vote_message};
+use assent_proto::validators::{VoteKind, proposal_message, vote_message};
 use assent_proto::{Address, GenesisHash, Height, SecretKey, Signature};
 
 use crate::Fault;
 use crate::context::{Proposal, Protocol, Roster, Vote, Who};
 use crate::convert::{CoreCommit, CorePolka, CoreRound, block_of, kind_of, round_of};
 use crate::log::{Entry, Intent, VoteLog, What, Writer};
-use crate::message::{SignedProposal, SignedVote, proposal_message};
+use crate::message::{SignedProposal, SignedVote};
 
 /// Holds the key, and what was signed with it at this height.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ pub(crate) struct Signer {
 impl Signer {
     pub(crate) fn new(key: Option<SecretKey>) -> Self {
         Signer { key, signed: BTreeMap::new() }
+    }
+
+    pub(crate) fn can_sign(&self) -> bool {
+        self.key.is_some()
     }
 
     pub(crate) fn forget(&mut self) {

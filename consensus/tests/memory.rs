@@ -58,7 +58,7 @@ fn script() -> Script {
 /// Plays the script into a fresh node, and gives what it said and its log.
 fn play(s: &Script, log: &mut MemoryLog) -> Result<Vec<Output>, Fault> {
     let mut node = s.chain.consensus(0);
-    let mut outputs = node.start_height(TimeMs(0), Height(1), b"", log)?;
+    let mut outputs = node.start_height(TimeMs(0), Height(1), s.chain.turns(1), None, b"", log)?;
     for input in &s.inputs {
         outputs.extend(node.step(TimeMs(10), input.clone(), log)?);
     }
@@ -67,7 +67,7 @@ fn play(s: &Script, log: &mut MemoryLog) -> Result<Vec<Output>, Fault> {
 
 fn restart(s: &Script, bytes: &[u8], log: &mut MemoryLog) -> (Consensus, Vec<Output>) {
     let mut node = s.chain.consensus(0);
-    let outputs = node.start_height(TimeMs(50), Height(1), bytes, log).unwrap();
+    let outputs = node.start_height(TimeMs(50), Height(1), s.chain.turns(1), None, bytes, log).unwrap();
     (node, outputs)
 }
 
@@ -173,7 +173,8 @@ fn nothing_is_signed_that_the_log_could_not_hold() {
     for fails_after in 0..40 {
         let mut log = MemoryLog { fails_after: Some(fails_after), ..Default::default() };
         let mut node = s.chain.consensus(0);
-        let mut fault = node.start_height(TimeMs(0), Height(1), b"", &mut log).err();
+        let turns = s.chain.turns(1);
+        let mut fault = node.start_height(TimeMs(0), Height(1), turns, None, b"", &mut log).err();
         for input in &s.inputs {
             if fault.is_some() {
                 break;
@@ -235,13 +236,13 @@ fn a_log_of_another_height_is_told_from_this_ones() {
     // Of the height below: the height begins anew, behind it.
     let mut node = s.chain.consensus(0);
     node.committed(Height(1));
-    let outputs = node.start_height(TimeMs(50), Height(2), &held, &mut log).unwrap();
+    let outputs = node.start_height(TimeMs(50), Height(2), s.chain.turns(2), None, &held, &mut log).unwrap();
     assert_eq!(abstention(&outputs), None);
     let both = log.all();
     assert!(both.len() > held.len());
     let mut node = s.chain.consensus(0);
     node.committed(Height(1));
-    let outputs = node.start_height(TimeMs(50), Height(2), &both, &mut log).unwrap();
+    let outputs = node.start_height(TimeMs(50), Height(2), s.chain.turns(2), None, &both, &mut log).unwrap();
     assert_eq!(abstention(&outputs), None);
     // Of a height above: the store is older than the log.
     let (_, outputs) = restart(&s, &both, &mut MemoryLog::default());
@@ -253,6 +254,6 @@ fn heights_begin_in_order() {
     let s = script();
     let mut log = MemoryLog::default();
     let (mut node, _) = restart(&s, b"", &mut log);
-    let again = node.start_height(TimeMs(60), Height(1), b"", &mut log);
+    let again = node.start_height(TimeMs(60), Height(1), s.chain.turns(1), None, b"", &mut log);
     assert_eq!(again, Err(Fault::Order { wanted: Height(1), last: Height(1) }));
 }

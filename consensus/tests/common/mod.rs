@@ -72,9 +72,15 @@ impl Chain {
         v.unwrap().address()
     }
 
+    /// All take turns, beginning with another one at each height.
+    pub fn turns(&self, height: u64) -> Turns {
+        Turns { set: self.set.clone(), order: self.set.turns(Height(height), |_| false) }
+    }
+
     /// The node whose turn it is.
     pub fn proposer(&self, height: u64, round: u32) -> usize {
-        let key = self.set.proposer(Height(height), round).key;
+        let Turns { set, order } = self.turns(height);
+        let key = set.validators[order[round as usize % order.len()] as usize].key;
         self.keys.iter().position(|k| k.public() == key).unwrap()
     }
 
@@ -131,7 +137,9 @@ impl Chain {
 
     pub fn consensus(&self, i: usize) -> Consensus {
         let key = self.keys.get(i).cloned();
-        Consensus::new(self.genesis, key, self.set.clone(), Timeouts::default())
+        let mut consensus = Consensus::new(self.genesis, key, Timeouts::default());
+        consensus.know(&self.set);
+        consensus
     }
 }
 
@@ -279,7 +287,8 @@ impl Network {
         }
         core.committed(Height(height.0 - 1));
         let held = node.log.all();
-        let outputs = core.start_height(now, height, &held, &mut node.log).unwrap();
+        let turns = self.chain.turns(height.0);
+        let outputs = core.start_height(now, height, turns, None, &held, &mut node.log).unwrap();
         self.obey(i, outputs);
     }
 
