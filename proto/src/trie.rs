@@ -155,6 +155,58 @@ impl TrieProof {
         self.climb(root, &path)
     }
 
+    /// Whether the trie under `root` holds just these leaves, by rising path, at the keys whose paths begin with
+    /// the first `bits` bits of `prefix`: none of them elsewhere, none left out (R29). The way ends at the top of
+    /// that subtree; where there is none, at what shows that there is none.
+    pub fn verify_subtree(
+        &self,
+        root: &Hash,
+        prefix: &Hash,
+        bits: u16,
+        leaves: &[Leaf],
+    ) -> Result<(), BadProof> {
+        let last = self.steps.last().map(|s| s.bit);
+        let beyond = last.is_some_and(|l| l >= u32::from(bits));
+        if bits > 256 || prefix.prefix(bits) != *prefix || beyond {
+            return Err(BadProof::Malformed);
+        }
+        let below = self.ends_below(prefix, bits, last)?;
+        match (below, subtree_hash(prefix, bits, leaves)?) {
+            (Some(end), Some(top)) if end == top => {}
+            (None, None) => {}
+            _ => return Err(BadProof::OtherEnd),
+        }
+        self.climb(root, prefix)
+    }
+
+    /// The hash of the end if all below it lies under the prefix, none if nothing does.
+    fn ends_below(&self, prefix: &Hash, bits: u16, last: Option<u32>) -> Result<Option<Hash>, BadProof> {
+        match &self.end {
+            TrieEnd::Empty if self.steps.is_empty() => Ok(None),
+            TrieEnd::Empty => Err(BadProof::Malformed),
+            TrieEnd::Leaf(d) => {
+                let path = d.object.path();
+                if !shares(&path, prefix, last)? {
+                    return Err(BadProof::OtherEnd);
+                }
+                let hash = leaf_hash(&d.object, &d.object_hash, &d.trail);
+                Ok((path.prefix(bits) == *prefix).then_some(hash))
+            }
+            TrieEnd::Fork(f) => {
+                let at = bit(f.bit)?;
+                if last.is_some_and(|l| l >= f.bit) || f.prefix.prefix(at) != f.prefix {
+                    return Err(BadProof::Malformed);
+                }
+                // A fork on the prefix's own way is no end: the way goes on below it.
+                if !shares(&f.prefix, prefix, last)? || at < bits && prefix.prefix(at) == f.prefix {
+                    return Err(BadProof::OtherEnd);
+                }
+                let hash = inner_hash(at, &f.prefix, &f.left, &f.right);
+                Ok((at >= bits && f.prefix.prefix(bits) == *prefix).then_some(hash))
+            }
+        }
+    }
+
     /// Hashes from the end up to the root along `path`.
     fn climb(&self, root: &Hash, path: &Hash) -> Result<(), BadProof> {
         if !self.steps.is_sorted_by(|a, b| a.bit < b.bit) {
@@ -172,6 +224,25 @@ impl TrieProof {
         }
         if node == *root { Ok(()) } else { Err(BadProof::OtherRoot) }
     }
+}
+
+/// The hash of the trie of these leaves; they must rise by path and lie under the prefix.
+fn subtree_hash(prefix: &Hash, bits: u16, leaves: &[Leaf]) -> Result<Option<Hash>, BadProof> {
+    let hashes: Vec<_> = leaves.iter().map(|l| (l.object.path(), l.hash())).collect();
+    let rise = hashes.is_sorted_by(|a, b| a.0 < b.0);
+    if !rise || hashes.iter().any(|(path, _)| path.prefix(bits) != *prefix) {
+        return Err(BadProof::Malformed);
+    }
+    Ok(top(&hashes))
+}
+
+/// Each level goes to a higher bit, so there are at most 257.
+fn top(leaves: &[(Hash, Hash)]) -> Option<Hash> {
+    let ((first, hash), (last, _)) = (leaves.first()?, leaves.last()?);
+    let Some(byte) = first.0.iter().zip(&last.0).position(|(a, b)| a != b) else { return Some(*hash) };
+    let bit = byte as u16 * 8 + (first.0[byte] ^ last.0[byte]).leading_zeros() as u16;
+    let (left, right) = leaves.split_at(leaves.partition_point(|(path, _)| !path.bit(bit)));
+    Some(inner_hash(bit, &first.prefix(bit), &top(left)?, &top(right)?))
 }
 
 fn bit(n: u32) -> Result<u16, BadProof> {
