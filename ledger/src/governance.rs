@@ -90,13 +90,14 @@ fn approved(
     let power = set.validators.iter().filter(|v| approvals.contains(&v.institution));
     let power = power.map(|v| u64::from(v.power)).sum();
     proposal.approvals = approvals.try_into().expect("at most one for each of at most 128 validators");
-    let proposer = proposal.proposer;
+    // On the validators' trail, so that the list of all proposals is complete by one proof.
+    let trails = [proposal.proposer.into(), ObjectRef::VALIDATORS];
     if !set.is_quorum(power) {
-        return Ok(Outcome::default().write(id, &proposal).event(kind, id, [proposer.into()]));
+        return Ok(Outcome::default().write(id, &proposal).event(kind, id, trails));
     }
     let enacted = enact(call.state, call.block.height, &proposal.change)?;
     proposal.enacted = Some(call.block.height);
-    let outcome = Outcome::default().write(id, &proposal).event(kind, id, [proposer.into()]);
+    let outcome = Outcome::default().write(id, &proposal).event(kind, id, trails);
     Ok(enacted.write(outcome, [id.into()]))
 }
 

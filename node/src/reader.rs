@@ -10,7 +10,7 @@ use assent_proto::evidence::{Claim, EventClaim, Evidence};
 use assent_proto::field::DecodeError;
 use assent_proto::merkle::{self, MerklePath};
 use assent_proto::state::object_hash;
-use assent_proto::{BodyId, Event, Hash, Header, Height, Leaf, ObjectRef, Receipt, wire};
+use assent_proto::{BodyId, Event, Hash, Header, Height, Leaf, List, ObjectRef, Receipt, wire};
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, Direction, IteratorMode};
 
@@ -167,7 +167,8 @@ impl Reader {
                 event,
                 envelope: Some(envelope.clone()),
             };
-            evidence.push(Evidence { anchor: anchor.clone(), claim: Claim::Event(Box::new(claim)) });
+            let claim = Claim::Event(Box::new(claim));
+            evidence.push(Evidence { anchor: anchor.clone(), claim, links: List::empty() });
         }
         Ok(evidence)
     }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use assent_proto::envelope::ENVELOPE_BYTES_MAX;
 use assent_proto::evidence::{AbsenceClaim, Claim, Evidence, StateClaim, TRAIL_EVENTS_MAX, TrailClaim};
 use assent_proto::field::{Element, Message};
-use assent_proto::{BodyId, GenesisHash, Hash, Height, Invalid, ObjectRef, Receipt, wire};
+use assent_proto::transaction::Change;
+use assent_proto::{BodyId, Denial, GenesisHash, Hash, Height, Invalid, List, ObjectRef, Receipt, wire};
 use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -227,6 +228,23 @@ impl Ledger for Service {
         Ok(tonic::Response::new(api::UsesReply { body_ids }))
     }
 
+    async fn preview_change(
+        &self,
+        request: tonic::Request<api::PreviewRequest>,
+    ) -> Result<tonic::Response<api::PreviewReply>, Status> {
+        let change =
+            request.into_inner().change.ok_or_else(|| Status::invalid_argument("change is missing"))?;
+        let change = Change::read(change, "change").map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let view = self.view()?;
+        let height = view.certified.header.height.next();
+        let denial = assent_ledger::preview(&view.state, height, &change).err();
+        Ok(tonic::Response::new(api::PreviewReply {
+            code: denial.map_or(0, Denial::number),
+            name: denial.map_or_else(String::new, |d| d.name().into()),
+            height: height.0,
+        }))
+    }
+
     async fn get_status(
         &self,
         _: tonic::Request<api::StatusRequest>,
@@ -351,7 +369,7 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 fn block_events(reader: &Reader, height: Height) -> Result<api::BlockEvents, ReadError> {
     let header = reader.certified(height)?.ok_or(ReadError::Lacks("a header"))?;
     let events = reader.events(height)?.iter().map(Element::write).collect();
-    Ok(api::BlockEvents { header: Some(header.write()), events })
+    Ok(api::BlockEvents { header: Some(header.write()), events, next_validators: None })
 }
 
 fn transaction_reply(status: TransactionStatus) -> api::TransactionReply {
@@ -364,7 +382,7 @@ fn transaction_reply(status: TransactionStatus) -> api::TransactionReply {
 }
 
 fn evidence_reply(view: &View, claim: Claim) -> tonic::Response<api::EvidenceReply> {
-    let evidence = Evidence { anchor: view.certified.clone(), claim };
+    let evidence = Evidence { anchor: view.certified.clone(), claim, links: List::empty() };
     tonic::Response::new(api::EvidenceReply { evidence: evidence.encode() })
 }
 

@@ -314,6 +314,26 @@ fn verdict(c: &Council, body: &assent_proto::Body, by: usize) -> Result<(), Inva
     assent_proto::envelope::verify(genesis, &[bytes]).remove(0).map(drop)
 }
 
+/// R4: what was proposed, approved and reported is listed completely by the one trail of the validators.
+#[test]
+fn every_proposal_and_report_is_on_the_validators_trail() {
+    let mut c = Council::new();
+    let by_bounds = c.decide(default_parameters_with(|_| ())).unwrap();
+    let by_node = c.admit(1, "fifth").unwrap();
+    c.report(0, c.contradiction(1)).unwrap();
+    use EventKind::{Approved, EquivocationReported, Proposed};
+    let once = [Proposed, Approved, Approved];
+    assert_eq!(c.world.kinds(ObjectRef::VALIDATORS), [&once[..], &once, &[EquivocationReported]].concat());
+    let listed: Vec<_> = c
+        .world
+        .trail(ObjectRef::VALIDATORS)
+        .iter()
+        .filter(|e| e.core.kind == Proposed)
+        .map(|e| e.core.object)
+        .collect();
+    assert_eq!(listed, [by_bounds.into(), by_node.into()]);
+}
+
 #[test]
 fn a_contradiction_is_recorded_once_and_a_voting_key_may_report_it() {
     let mut c = Council::new();
