@@ -6,13 +6,13 @@ use std::sync::LazyLock;
 
 use assent_genesis::devnet::{self, Plan};
 use assent_genesis::{
-    Admission, FILE_BYTES_MAX, Genesis, GenesisError, Operator, Profile, ValidatorPiece, default_parameters,
-    default_policy, institution_id, testing,
+    Admission, FILE_BYTES_MAX, Genesis, GenesisError, NodeEntry, Operator, Profile, ValidatorPiece,
+    default_parameters, default_policy, institution_id, testing,
 };
 use assent_proto::keys::encryption_public;
 use assent_proto::state::{Object, Parameters, Role};
 use assent_proto::transaction::{Level, Purpose};
-use assent_proto::{ObjectRef, SecretKey, TimeMs};
+use assent_proto::{Height, ObjectRef, SecretKey, TimeMs};
 use proptest::prelude::*;
 use toml::{Table, Value};
 
@@ -89,13 +89,13 @@ fn the_hash_is_over_content_alone() {
 #[test]
 fn the_hash_stays_what_it_is() {
     let hash = testing::four().0.hash().to_string();
-    assert_eq!(hash, "d9eb8640f098ef2b2eafbe8bc6dd4587e3b880c389115d26cb2357175b9ddb39");
+    assert_eq!(hash, "2fab91dd1d5d392367b9ab4c91b88b3e0a60ed76fd7c936dbcfef35294d1a7e3");
 }
 
 #[test]
 fn every_part_of_the_content_is_hashed() {
     let hash = testing::four().0.hash();
-    let changes: [(&str, Value); 9] = [
+    let changes: [(&str, Value); 10] = [
         ("time", Value::Datetime("2026-01-01T00:00:00.001Z".parse().unwrap())),
         ("parameters.heartbeat_ms", 9_999.into()),
         ("parameters.block_bytes_max", 1_000_000.into()),
@@ -105,6 +105,7 @@ fn every_part_of_the_content_is_hashed() {
         ("policy.rules.5.purpose", "marketing".into()),
         ("policy.rules.0.needs_settlement", false.into()),
         ("parameters.clock_bound_ms", 1_999.into()),
+        ("parameters.equivocation", "remove".into()),
     ];
     for (path, value) in changes {
         let mut doc: Table = good().parse().unwrap();
@@ -335,7 +336,7 @@ fn the_founding_state_holds_everyone() {
     assert!(objects.contains(&ObjectRef::POLICY) && objects.contains(&ObjectRef::PARAMETERS));
     objects.sort();
     objects.dedup();
-    assert_eq!((objects.len(), leaves.len()), (6, 6));
+    assert_eq!((objects.len(), leaves.len()), (9, 9));
     for leaf in &leaves {
         assert_eq!(leaf.trail, leaf.object.new_trail());
         match Object::decode(leaf.object.kind, &leaf.content).unwrap() {
@@ -349,6 +350,16 @@ fn the_founding_state_holds_everyone() {
                         .any(|e| ObjectRef::from(e.id) == leaf.object && e.institution == i)
                 );
             }
+            Object::Validators(v) => {
+                assert_eq!(v.at(Height(1)), genesis.validators());
+                assert!(v.pending.is_none() && v.former.is_empty());
+            }
+            Object::Nodes(n) => {
+                let keys = |n: &NodeEntry| (n.institution, n.consensus_key, n.network_key);
+                let founded: Vec<_> = n.nodes.iter().map(|n| (n.institution, n.key, n.network_key)).collect();
+                assert_eq!(founded, genesis.nodes().iter().map(keys).collect::<Vec<_>>());
+            }
+            Object::Turns(t) => assert!(t.missed.is_empty()),
             other => panic!("{other:?} is not founded"),
         }
     }
