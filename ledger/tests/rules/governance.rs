@@ -398,7 +398,7 @@ fn who_misses_turns_is_passed_over_longer_each_time_and_comes_back() {
         rests.push(until(&c).unwrap() - below);
         assert!(turns(c.world.state()).passed_over(&who, c.world.next().height));
     }
-    assert_eq!(rests, [64, 256, 1024, 4096, 4096]);
+    assert_eq!(rests, [4096, 16_384, 16_384, 16_384, 16_384]);
     // It signs: it comes back after fewer blocks, counted from the turn it missed.
     c.world.see(see(false, None, true));
     let below = c.world.at().height.0 - 1;
