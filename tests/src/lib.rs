@@ -1,7 +1,10 @@
-//! What crosses crates: real processes on loopback, for the tests and for the demo.
+//! What crosses crates: the simulation, and real processes on loopback and on hosts of their own.
 //!
 //! No rule and no protocol lives here.
 
 pub mod canary;
+pub mod checker;
+pub mod clients;
+pub mod hosts;
 pub mod network;
 pub mod sim;

@@ -1,8 +1,9 @@
-//! A network of real `assentd` processes on loopback, each with its own directory, keys and ports.
+//! A network of real `assentd` processes, each with its own directory, keys and ports: on loopback, or each on a
+//! host of its own ([`crate::hosts`]).
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+
+use crate::hosts::Hosts;
 
 /// How long to wait for anything before it counts as failed. Conditions are polled; nothing waits this long
 /// unless it fails.
@@ -33,25 +36,41 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// Four validators and the founding document.
+/// The ports of a node that has a host to itself.
+const PORTS: (u16, u16) = (26_651, 26_650);
+
+/// Validators and the founding document.
 pub struct Network {
     /// Everything is below this folder.
     pub dir: PathBuf,
-    /// The nodes, in the order of [`SLUGS`].
+    /// The nodes, dealt out to [`SLUGS`] in turn.
     pub nodes: Vec<Node>,
+    /// Where each runs, if not on loopback.
+    pub hosts: Option<Hosts>,
     running: Running,
 }
 
 /// One validator.
 pub struct Node {
-    /// Its institution.
-    pub slug: &'static str,
+    /// Its folder's name: its institution, with a number from the institution's second node on.
+    pub slug: String,
     /// Its folder.
     pub home: PathBuf,
-    /// RPC port.
-    pub rpc: u16,
-    /// Port of the peer network.
-    pub p2p: u16,
+    /// Where clients reach it.
+    pub rpc: SocketAddrV4,
+    /// Where peers reach it.
+    pub p2p: SocketAddrV4,
+}
+
+/// What a process uses up, as the kernel says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Time on a processor since it started.
+    pub cpu: Duration,
+    /// Memory that is its own or shared, in bytes.
+    pub resident_bytes: u64,
+    /// Open file descriptors.
+    pub descriptors: usize,
 }
 
 /// The running processes; shared with whoever must end them on an interrupt.
@@ -68,6 +87,8 @@ impl Running {
         let children: Vec<Child> = self.with(|c| c.iter_mut().filter_map(Option::take).collect());
         for child in &children {
             signal(child, Signal::SIGTERM)?;
+            // One that was paused hears it only then.
+            signal(child, Signal::SIGCONT)?;
         }
         children.into_iter().try_for_each(wait)
     }
@@ -92,30 +113,40 @@ fn wait(mut child: Child) -> io::Result<()> {
 }
 
 impl Network {
-    /// Founds a chain in `dir`: keys, genesis file, folders, free ports. `passphrase` is the file that opens the
-    /// operators' keys.
+    /// Founds a chain of four in `dir`: keys, genesis file, folders, free ports. `passphrase` is the file that opens
+    /// the operators' keys.
     pub fn found(dir: &Path, passphrase: &Path) -> io::Result<Network> {
-        let mut assent = Command::new(program("assent"));
-        assent.args(["--json", "genesis", "devnet", "--nodes", "4", "--out"]).arg(dir);
-        assent.arg("--passphrase-file").arg(passphrase);
-        let out = assent.stdin(Stdio::null()).output()?;
-        if !out.status.success() {
-            return Err(io::Error::other(String::from_utf8_lossy(&out.stderr).into_owned()));
-        }
+        make_devnet(dir, passphrase, SLUGS.len())?;
         Network::over(dir)
     }
 
-    /// A network whose genesis file and node folders are there already.
+    /// As [`Network::found`], with a validator on each host.
+    pub fn found_on(hosts: Hosts, dir: &Path, passphrase: &Path) -> io::Result<Network> {
+        make_devnet(dir, passphrase, hosts.count())?;
+        let at = |i| (hosts.client_address(i), hosts.peer_address(i));
+        let addresses = (0..hosts.count()).map(at);
+        let addresses =
+            addresses.map(|(c, p)| (SocketAddrV4::new(c, PORTS.0), SocketAddrV4::new(p, PORTS.1))).collect();
+        Ok(Network::with(dir, addresses, Some(hosts)))
+    }
+
+    /// A network of four on loopback whose genesis file and node folders are there already.
     pub fn over(dir: &Path) -> io::Result<Network> {
         let ports = free_ports(2 * SLUGS.len())?;
-        let nodes = SLUGS
-            .into_iter()
-            .zip(ports.chunks(2))
-            .map(|(slug, p)| Node { slug, home: dir.join(slug), rpc: p[0], p2p: p[1] })
-            .collect();
+        let local = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        let addresses = ports.chunks(2).map(|p| (local(p[0]), local(p[1]))).collect();
+        Ok(Network::with(dir, addresses, None))
+    }
+
+    fn with(dir: &Path, addresses: Vec<(SocketAddrV4, SocketAddrV4)>, hosts: Option<Hosts>) -> Network {
+        let node = |(i, (rpc, p2p))| {
+            let slug = folder(i);
+            Node { home: dir.join(&slug), slug, rpc, p2p }
+        };
+        let nodes: Vec<_> = addresses.into_iter().enumerate().map(node).collect();
         let running = Running::default();
-        running.with(|c| c.resize_with(SLUGS.len(), || None));
-        Ok(Network { dir: dir.to_path_buf(), nodes, running })
+        running.with(|c| c.resize_with(nodes.len(), || None));
+        Network { dir: dir.to_path_buf(), nodes, hosts, running }
     }
 
     /// The founding document.
@@ -130,7 +161,7 @@ impl Network {
 
     /// Where node `i` answers.
     pub fn url(&self, i: usize) -> String {
-        format!("http://127.0.0.1:{}", self.nodes[i].rpc)
+        format!("http://{}", self.nodes[i].rpc)
     }
 
     /// Starts node `i`; its log goes to `node.log` in its folder.
@@ -138,16 +169,23 @@ impl Network {
         let node = &self.nodes[i];
         fs::create_dir_all(&node.home)?;
         let log = File::options().create(true).append(true).open(node.home.join("node.log"))?;
-        let mut command = Command::new(program("assentd"));
+        let mut command = self.command(i);
         command.arg("run").arg("--home").arg(&node.home).arg("--genesis").arg(self.genesis());
-        command.args(["--rpc", &format!("127.0.0.1:{}", node.rpc)]);
-        command.args(["--listen", &format!("/ip4/127.0.0.1/tcp/{}", node.p2p)]);
+        command.args(["--rpc", &node.rpc.to_string(), "--listen", &multiaddress(&node.p2p)]);
         for peer in self.nodes.iter().filter(|n| n.slug != node.slug) {
-            command.args(["--peer", &format!("/ip4/127.0.0.1/tcp/{}", peer.p2p)]);
+            command.args(["--peer", &multiaddress(&peer.p2p)]);
         }
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         self.running.with(|c| c[i] = Some(child));
         Ok(())
+    }
+
+    /// The node's program on its host. `ip netns exec` becomes the program: it has the process id that we see.
+    fn command(&self, i: usize) -> Command {
+        let Some(hosts) = &self.hosts else { return Command::new(program("assentd")) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &hosts.namespace(i)]).arg(program("assentd"));
+        command
     }
 
     /// Starts all and waits until each answers.
@@ -172,6 +210,36 @@ impl Network {
         }
     }
 
+    /// Halts node `i` where it stands.
+    pub fn pause(&self, i: usize) -> io::Result<()> {
+        self.tell(i, Signal::SIGSTOP)
+    }
+
+    /// Lets a paused node go on.
+    pub fn resume(&self, i: usize) -> io::Result<()> {
+        self.tell(i, Signal::SIGCONT)
+    }
+
+    fn tell(&self, i: usize, what: Signal) -> io::Result<()> {
+        self.running.with(|c| c[i].as_ref().map_or(Ok(()), |child| signal(child, what)))
+    }
+
+    /// The log of node `i` so far.
+    pub fn log(&self, i: usize) -> String {
+        fs::read_to_string(self.nodes[i].home.join("node.log")).unwrap_or_default()
+    }
+
+    /// Whether node `i` was started and has ended by itself.
+    pub fn has_ended(&self, i: usize) -> io::Result<bool> {
+        self.running.with(|c| c[i].as_mut().map_or(Ok(false), |child| Ok(child.try_wait()?.is_some())))
+    }
+
+    /// What node `i` has used up; `None` while it does not run.
+    pub fn usage(&self, i: usize) -> Option<Usage> {
+        let pid = self.running.with(|c| c[i].as_ref().map(Child::id))?;
+        usage(pid)
+    }
+
     /// The status of node `i`, `None` while it does not answer.
     pub fn status(&self, i: usize) -> Option<Value> {
         let mut command = Command::new(program("assentd"));
@@ -189,15 +257,11 @@ impl Network {
     pub fn wait_for(&self, i: usize, what: &str, wished: impl Fn(&Value) -> bool) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !self.status(i).is_some_and(|s| wished(&s)) {
-            let ended = self.running.with(|c| match c[i].as_mut() {
-                Some(child) => child.try_wait(),
-                None => Ok(None),
-            })?;
-            if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(self.nodes[i].home.join("node.log")).unwrap_or_default();
+            if self.has_ended(i)? || Instant::now() > deadline {
+                let log = self.log(i);
                 let tail: Vec<_> = log.lines().rev().take(15).collect();
                 let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-                let slug = self.nodes[i].slug;
+                let slug = &self.nodes[i].slug;
                 return Err(io::Error::other(format!("{slug}: no {what}; the end of its log:\n{tail}")));
             }
             std::thread::sleep(POLL);
@@ -223,9 +287,52 @@ impl Network {
     }
 }
 
+fn make_devnet(dir: &Path, passphrase: &Path, nodes: usize) -> io::Result<()> {
+    let mut assent = Command::new(program("assent"));
+    assent.args(["--json", "genesis", "devnet", "--nodes", &nodes.to_string(), "--out"]).arg(dir);
+    assent.arg("--passphrase-file").arg(passphrase);
+    let out = assent.stdin(Stdio::null()).output()?;
+    if out.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&out.stderr).into_owned()))
+}
+
+/// The folder that `assent genesis devnet` gives to the `i`-th node.
+fn folder(i: usize) -> String {
+    let slug = SLUGS[i % SLUGS.len()];
+    match i / SLUGS.len() {
+        0 => slug.into(),
+        n => format!("{slug}-{}", n + 1),
+    }
+}
+
+fn multiaddress(address: &SocketAddrV4) -> String {
+    format!("/ip4/{}/tcp/{}", address.ip(), address.port())
+}
+
+/// Reads proc(5).
+fn usage(pid: u32) -> Option<Usage> {
+    /// Linux counts processor time so for user space, whatever the kernel's own tick.
+    const TICKS_PER_SECOND: u64 = 100;
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let stat = fs::read_to_string(proc.join("stat")).ok()?;
+    // The name, which may hold anything, ends with the last parenthesis; utime and stime are fields 14 and 15.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    let status = fs::read_to_string(proc.join("status")).ok()?;
+    let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kib: u64 = resident.split_whitespace().next()?.parse().ok()?;
+    Some(Usage {
+        cpu: Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND),
+        resident_bytes: kib << 10,
+        descriptors: fs::read_dir(proc.join("fd")).ok()?.count(),
+    })
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
-        // Ends what a failed test left; errors have nowhere to go here.
+        // Ends what a failed test left, before its hosts go; errors have nowhere to go here.
         let _ = self.running.stop_all();
     }
 }

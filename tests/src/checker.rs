@@ -1,0 +1,477 @@
+//! An independent check of what a network has done: it reads every node's chain, through the public interface and
+//! from the disk, and what clients were told, and proves from these alone that the ledger kept its promises.
+//!
+//! Only `proto` and the founding document are used: no rule is executed here, and no node is believed. A header's
+//! certificate makes it final; roots bind transactions and events to it; events say what was decided.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use assent_client::rpc::api;
+use assent_genesis::Genesis;
+use assent_proto::block::{PROTOCOL_VERSION, tx_root};
+use assent_proto::event::EventKind;
+use assent_proto::field::{Element, Message};
+use assent_proto::merkle::{self, Mountains};
+use assent_proto::transaction::{Action, Mode};
+use assent_proto::validators::ValidatorSet;
+use assent_proto::{
+    Block, BlockId, BodyId, CertifiedHeader, CommitCertificate, Event, Hash, Header, Height, ObjectKind,
+    ObjectRef, Trail, envelope,
+};
+use serde_json::Value;
+
+use crate::clients::{Door, door};
+
+/// What was proved, and what was found wrong.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What holds.
+    pub passed: Vec<String>,
+    /// What does not.
+    pub failed: Vec<String>,
+    /// Figures.
+    pub chain: Figures,
+}
+
+/// How much was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Blocks of one chain.
+    pub blocks: u64,
+    /// Transactions in it.
+    pub transactions: u64,
+    /// Permitted uses.
+    pub permits: u64,
+    /// Denied requests.
+    pub denials: u64,
+    /// Revocations.
+    pub revocations: u64,
+    /// The highest round in which a block was decided.
+    pub highest_round: u32,
+    /// What clients were told is final.
+    pub acknowledged: u64,
+}
+
+impl Findings {
+    fn note(&mut self, what: impl Into<String>, result: Result<(), String>) {
+        let what = what.into();
+        match result {
+            Ok(()) => self.passed.push(what),
+            Err(why) => self.failed.push(format!("{what}: {why}")),
+        }
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.failed.is_empty()
+    }
+}
+
+/// One node's chain, as far as the checks need it.
+#[derive(Default)]
+struct Chain {
+    /// From height 1.
+    blocks: Vec<(BlockId, Hash)>,
+    /// Where each body stands, and with what code.
+    verdicts: BTreeMap<BodyId, (Height, u32)>,
+    /// The grants for one use.
+    one_time: BTreeSet<ObjectRef>,
+    permits: BTreeMap<ObjectRef, Vec<Height>>,
+    revoked: BTreeMap<ObjectRef, Height>,
+    figures: Figures,
+}
+
+/// Reads and checks everything. `homes` are the nodes' folders and may be empty: then no disk is read; nodes whose
+/// disks are read must have stopped writing or be stopped by `halt`, which is called once the nodes have been asked.
+pub async fn check(
+    genesis: &Genesis,
+    urls: &[String],
+    history: Option<&Path>,
+    homes: &[PathBuf],
+    halt: impl FnOnce(),
+) -> Findings {
+    let mut findings = Findings::default();
+    let mut chains = Vec::new();
+    for (i, url) in urls.iter().enumerate() {
+        let what = format!("node {i}: certificates, hash chain, roots, signatures and trails of every block");
+        match read_chain(genesis, url).await {
+            Ok(chain) => {
+                findings.note(what, Ok(()));
+                chains.push(chain);
+            }
+            Err(why) => findings.note(what, Err(why)),
+        }
+    }
+    findings.note("the nodes say the height and state root of their newest block", tips(urls, &chains).await);
+    findings.note("no two nodes hold different blocks at a height", no_fork(&chains));
+    findings.note("all nodes are at the same height and state root", one_tip(&chains));
+    if let Some(chain) = chains.iter().max_by_key(|c| c.blocks.len()) {
+        findings.chain = chain.figures;
+        findings.note("grants for one use are permitted at most once", at_most_once(chain));
+        findings.note("no use is permitted after its grant's revocation", none_after_revocation(chain));
+    }
+    if let Some(path) = history {
+        match read_history(path) {
+            Ok(history) => check_history(&mut findings, &chains, &history),
+            Err(why) => findings.note("the clients' history can be read", Err(why)),
+        }
+    }
+    halt();
+    for (i, home) in homes.iter().enumerate() {
+        let what = format!("node {i}: its disk holds the chain that it shows");
+        let result = chains.get(i).ok_or("it showed none".into()).and_then(|c| on_disk(genesis, home, c));
+        findings.note(what, result);
+    }
+    findings
+}
+
+// ---- One node's chain
+
+async fn read_chain(genesis: &Genesis, url: &str) -> Result<Chain, String> {
+    let mut client = door(url).map_err(|e| e.to_string())?;
+    let status = client.get_status(api::StatusRequest {}).await.map_err(|e| e.to_string())?.into_inner();
+    let mut walk = Walk::new(genesis);
+    let follow = api::FollowRequest { from_height: 1, to_height: status.height };
+    let mut events = client.follow(follow).await.map_err(|e| e.to_string())?.into_inner();
+    for height in (1..=status.height).map(Height) {
+        let (block, certificate) = read_block(&mut client, height).await?;
+        let of_block = events.message().await.map_err(|e| e.to_string())?;
+        let of_block = of_block.ok_or_else(|| format!("the events end before block {height}"))?.events;
+        let of_block = of_block.into_iter().map(|e| Event::read(e, "event"));
+        let of_block = of_block.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+        walk.step(&block, certificate, &of_block).map_err(|why| format!("block {height}: {why}"))?;
+    }
+    Ok(walk.chain)
+}
+
+async fn read_block(client: &mut Door, height: Height) -> Result<(Block, CommitCertificate), String> {
+    let request = api::BlockRequest { height: height.0 };
+    let reply = client.get_block(request).await.map_err(|e| format!("block {height}: {e}"))?.into_inner();
+    let block = Block::decode(&reply.block).map_err(|e| e.to_string())?;
+    let certificate = reply.certificate.ok_or_else(|| format!("block {height} without a certificate"))?;
+    Ok((block, CommitCertificate::read(certificate, "certificate").map_err(|e| e.to_string())?))
+}
+
+/// A walk up a chain, holding what the next block has to follow on.
+struct Walk<'a> {
+    genesis: &'a Genesis,
+    chain: Chain,
+    below: Option<CertifiedHeader>,
+    mountains: Mountains,
+    trails: BTreeMap<ObjectRef, Trail>,
+}
+
+fn must(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(why()) }
+}
+
+impl<'a> Walk<'a> {
+    fn new(genesis: &'a Genesis) -> Walk<'a> {
+        Walk {
+            genesis,
+            chain: Chain::default(),
+            below: None,
+            mountains: Mountains::default(),
+            trails: BTreeMap::new(),
+        }
+    }
+
+    fn step(
+        &mut self,
+        block: &Block,
+        certificate: CommitCertificate,
+        events: &[Event],
+    ) -> Result<(), String> {
+        let header = &block.header;
+        let id = header.id();
+        self.check_place(header)?;
+        self.certified(&certificate, header)?;
+        self.check_parent_certificate(block)?;
+        self.check_transactions(block)?;
+        self.check_events(header, block.transactions.len(), events)?;
+        let figures = &mut self.chain.figures;
+        figures.blocks += 1;
+        figures.transactions += block.transactions.len() as u64;
+        figures.highest_round = figures.highest_round.max(certificate.round);
+        self.mountains.push(&id.0);
+        self.chain.blocks.push((id, header.state_root));
+        self.below = Some(CertifiedHeader { header: header.clone(), certificate });
+        Ok(())
+    }
+
+    /// The header follows on the one below.
+    fn check_place(&self, header: &Header) -> Result<(), String> {
+        let below = self.below.as_ref().map(|b| &b.header);
+        let height = below.map_or(Height(0), |b| b.height).next();
+        let parent = below.map_or(BlockId(self.genesis.hash().0), Header::id);
+        must(header.version == PROTOCOL_VERSION, || format!("version {}", header.version))?;
+        must(header.genesis == self.genesis.hash(), || "it is of another chain".into())?;
+        must(header.height == height, || format!("it says height {}", header.height))?;
+        must(header.parent == parent, || "it does not follow on the block below".into())?;
+        let earliest = below.map_or(self.genesis.time(), |b| b.time);
+        must(header.time > earliest, || "its time is not later than the one below".into())?;
+        must(header.history_root == self.mountains.root(), || "its history root is wrong".into())?;
+        let announced = below.map_or(self.genesis.validators().hash(), |b| b.next_validators);
+        must(header.validators == announced, || "its validators are not those announced".into())?;
+        let builder = self.set(&header.validators)?.by_address(&header.builder);
+        must(builder.is_some(), || "its builder is no validator".into())
+    }
+
+    /// The set of a hash that a header names.
+    fn set(&self, hash: &Hash) -> Result<&ValidatorSet, String> {
+        let founding = self.genesis.validators();
+        if founding.hash() == *hash {
+            Ok(founding)
+        } else {
+            Err(format!("no validators are known of hash {hash}"))
+        }
+    }
+
+    fn certified(&self, certificate: &CommitCertificate, header: &Header) -> Result<(), String> {
+        let set = self.set(&header.validators)?;
+        let verdict = certificate.verify(&self.genesis.hash(), set, header.height, &header.id());
+        verdict.map_err(|e| e.to_string())
+    }
+
+    fn check_parent_certificate(&self, block: &Block) -> Result<(), String> {
+        match (&block.parent_certificate, &self.below) {
+            (None, None) => {
+                must(block.header.parent_certificate == Hash::ZERO, || "a certificate of nothing".into())
+            }
+            (Some(certificate), Some(below)) => {
+                let named = certificate.hash() == block.header.parent_certificate;
+                must(named, || "it carries another certificate of its parent than it names".into())?;
+                self.certified(certificate, &below.header)
+                    .map_err(|e| format!("its parent's certificate: {e}"))
+            }
+            _ => Err("a certificate of the parent is there without need, or missing".into()),
+        }
+    }
+
+    /// Every transaction is under the root, is signed, protects first, and is there for the first time.
+    fn check_transactions(&mut self, block: &Block) -> Result<(), String> {
+        let (header, txs) = (&block.header, &block.transactions);
+        must(tx_root(txs) == header.tx_root, || "its transaction root is wrong".into())?;
+        let bytes: usize = txs.iter().map(|t| t.len()).sum();
+        must(bytes == header.body_bytes as usize, || "it says another length of its body".into())?;
+        let mut protecting = true;
+        for tx in envelope::verify(&self.genesis.hash(), txs) {
+            let tx = tx.map_err(|e| format!("a transaction is invalid: {e}"))?;
+            must(protecting || !tx.body().action.protects(), || "what protects does not come first".into())?;
+            protecting = tx.body().action.protects();
+            must(tx.body().expires_at >= header.time, || format!("{} had expired", tx.body_id()))?;
+            if let Action::Grant(terms) = &tx.body().action
+                && terms.mode == Mode::OneTime
+            {
+                self.chain.one_time.insert(ObjectRef::from(assent_proto::GrantId(tx.body_id().0)));
+            }
+            let before = self.chain.verdicts.insert(tx.body_id(), (header.height, 0));
+            must(before.is_none(), || format!("{} is there for the second time", tx.body_id()))?;
+        }
+        Ok(())
+    }
+
+    /// The events are all of the block's, each is of one of its transactions, and each trail goes on where it was.
+    fn check_events(&mut self, header: &Header, transactions: usize, events: &[Event]) -> Result<(), String> {
+        let leaves: Vec<_> = events.iter().map(Event::leaf).collect();
+        must(merkle::root(&leaves) == header.events_root, || {
+            "the events are not those of the header".into()
+        })?;
+        let mut spoken_of = BTreeSet::new();
+        for (event, leaf) in events.iter().zip(&leaves) {
+            let core = &event.core;
+            let of_block = core.height == header.height && core.time == header.time;
+            must(of_block, || "an event says another height or time".into())?;
+            spoken_of.insert(core.transaction);
+            self.check_links(event, leaf)?;
+            self.read_event(event)?;
+        }
+        let all = spoken_of.len() == transactions && spoken_of.iter().all(|t| (*t as usize) < transactions);
+        must(all, || "a transaction has no event".into())
+    }
+
+    fn check_links(&mut self, event: &Event, leaf: &Hash) -> Result<(), String> {
+        for link in &event.links {
+            let trail = self.trails.entry(link.trail).or_insert_with(|| link.trail.new_trail());
+            let follows = link.index == trail.length && link.head_before == trail.head;
+            must(follows, || format!("a trail of {:?} breaks at {}", link.trail.kind, link.index))?;
+            *trail = link.after(leaf);
+        }
+        Ok(())
+    }
+
+    fn read_event(&mut self, event: &Event) -> Result<(), String> {
+        let core = &event.core;
+        let verdict = self.chain.verdicts.get_mut(&core.body);
+        let verdict = verdict.filter(|(height, _)| *height == core.height);
+        let verdict =
+            verdict.ok_or_else(|| format!("an event of {}, which is not in the block", core.body))?;
+        match core.kind {
+            EventKind::Denied => {
+                verdict.1 = core.code;
+                self.chain.figures.denials += 1;
+            }
+            EventKind::Permitted => self.chain.figures.permits += 1,
+            EventKind::Revoked => self.chain.figures.revocations += 1,
+            _ => {}
+        }
+        for grant in event.links.iter().map(|l| l.trail).filter(|t| t.kind == ObjectKind::Grant) {
+            match core.kind {
+                EventKind::Permitted => self.chain.permits.entry(grant).or_default().push(core.height),
+                EventKind::Revoked => {
+                    self.chain.revoked.insert(grant, core.height);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+// ---- All chains
+
+async fn tips(urls: &[String], chains: &[Chain]) -> Result<(), String> {
+    for (i, (url, chain)) in urls.iter().zip(chains).enumerate() {
+        let mut client = door(url).map_err(|e| e.to_string())?;
+        let reply = client.get_status(api::StatusRequest {}).await.map_err(|e| e.to_string())?.into_inner();
+        let Some((_, root)) = reply.height.checked_sub(1).and_then(|at| chain.blocks.get(at as usize)) else {
+            continue; // It has gone on since it was read.
+        };
+        must(reply.state_root == root.0.as_slice(), || format!("node {i} says another root than its block"))?;
+    }
+    Ok(())
+}
+
+fn no_fork(chains: &[Chain]) -> Result<(), String> {
+    let mut first: Vec<(BlockId, Hash)> = Vec::new();
+    for (i, chain) in chains.iter().enumerate() {
+        let differs = first.iter().zip(&chain.blocks).position(|(a, b)| a != b);
+        must(differs.is_none(), || format!("node {i} at height {}", differs.unwrap_or_default() + 1))?;
+        if chain.blocks.len() > first.len() {
+            first.clone_from(&chain.blocks);
+        }
+    }
+    must(!first.is_empty(), || "no node showed a block".into())
+}
+
+fn one_tip(chains: &[Chain]) -> Result<(), String> {
+    let tips: BTreeSet<_> = chains.iter().map(|c| (c.blocks.len(), c.blocks.last())).collect();
+    must(tips.len() == 1, || {
+        format!("heights {:?}", chains.iter().map(|c| c.blocks.len()).collect::<Vec<_>>())
+    })
+}
+
+fn at_most_once(chain: &Chain) -> Result<(), String> {
+    let twice = chain.one_time.iter().find(|g| chain.permits.get(g).is_some_and(|uses| uses.len() > 1));
+    must(twice.is_none(), || format!("{twice:?} was permitted at {:?}", twice.map(|g| &chain.permits[g])))
+}
+
+fn none_after_revocation(chain: &Chain) -> Result<(), String> {
+    let late = chain.revoked.iter().find(|(grant, at)| {
+        chain.permits.get(grant).is_some_and(|uses| uses.iter().any(|height| height >= at))
+    });
+    must(late.is_none(), || format!("{late:?}"))
+}
+
+// ---- What clients were told
+
+/// A line of a history.
+struct Told {
+    body: BodyId,
+    what: String,
+    grant: Option<String>,
+    verdict: Option<(Height, u32)>,
+}
+
+fn read_history(path: &Path) -> Result<Vec<Told>, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    text.lines().map(|line| read_line(line).ok_or_else(|| format!("the line {line}"))).collect()
+}
+
+fn read_line(line: &str) -> Option<Told> {
+    let entry: Value = serde_json::from_str(line).ok()?;
+    let verdict = match entry["outcome"].as_str()? {
+        "final" => Some((Height(entry["height"].as_u64()?), entry["code"].as_u64()? as u32)),
+        _ => None,
+    };
+    Some(Told {
+        body: BodyId::from_hex(entry["body"].as_str()?)?,
+        what: entry["what"].as_str()?.to_string(),
+        grant: entry["grant"].as_str().map(str::to_string),
+        verdict,
+    })
+}
+
+fn check_history(findings: &mut Findings, chains: &[Chain], history: &[Told]) {
+    findings.chain.acknowledged = history.iter().filter(|t| t.verdict.is_some()).count() as u64;
+    let what = "everything acknowledged as final is on every node, at that height and with that verdict";
+    findings.note(what, nothing_lost(chains, history));
+    findings.note("of two uses of a grant at once just one was permitted", one_of_two(history));
+    findings.note("what was asked for after a revocation was acknowledged is denied", denied_after(history));
+}
+
+fn nothing_lost(chains: &[Chain], history: &[Told]) -> Result<(), String> {
+    for (i, chain) in chains.iter().enumerate() {
+        for told in history {
+            let Some(verdict) = told.verdict else { continue };
+            let found = chain.verdicts.get(&told.body);
+            must(found == Some(&verdict), || {
+                format!("node {i} has {found:?} for {}, of which a client was told {verdict:?}", told.body)
+            })?;
+        }
+    }
+    must(history.iter().any(|t| t.verdict.is_some()), || "nothing was acknowledged at all".into())
+}
+
+fn one_of_two(history: &[Told]) -> Result<(), String> {
+    let mut by_grant: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for told in history.iter().filter(|t| t.what == "compete") {
+        if let (Some(grant), Some((_, code))) = (&told.grant, told.verdict) {
+            by_grant.entry(grant).or_default().push(code);
+        }
+    }
+    let both: Vec<_> = by_grant.iter().filter(|(_, codes)| codes.len() == 2).collect();
+    let wrong = both.iter().find(|(_, codes)| codes.iter().filter(|code| **code == 0).count() != 1);
+    must(wrong.is_none(), || format!("{wrong:?}"))?;
+    must(!both.is_empty(), || "no grant was asked for twice".into())
+}
+
+fn denied_after(history: &[Told]) -> Result<(), String> {
+    let mut after =
+        history.iter().filter(|t| t.what == "after-revocation").filter_map(|t| t.verdict).peekable();
+    must(after.peek().is_some(), || "nothing was asked for after a revocation".into())?;
+    let permitted = after.find(|(_, code)| *code == 0);
+    must(permitted.is_none(), || format!("permitted at {permitted:?}"))
+}
+
+// ---- Disks
+
+/// Opens a node's database read-only and compares every block and certificate with what the node showed.
+fn on_disk(genesis: &Genesis, home: &Path, shown: &Chain) -> Result<(), String> {
+    let (options, path) = (rocksdb::Options::default(), home.join("db"));
+    let families = rocksdb::DB::list_cf(&options, &path).map_err(|e| e.to_string())?;
+    let db =
+        rocksdb::DB::open_cf_for_read_only(&options, &path, &families, false).map_err(|e| e.to_string())?;
+    let family = |name: &str| db.cf_handle(name).ok_or_else(|| format!("there is no table {name}"));
+    let (blocks, certificates) = (family("blocks")?, family("certificates")?);
+    for (height, (id, _)) in (1u64..).zip(&shown.blocks) {
+        let read = |table, what: &str| {
+            let found = db.get_cf(table, height.to_be_bytes()).map_err(|e| e.to_string())?;
+            found.ok_or_else(|| format!("there is no {what} at height {height}"))
+        };
+        let block = Block::decode(&read(blocks, "block")?).map_err(|e| format!("block {height}: {e}"))?;
+        must(block.header.id() == *id, || format!("it holds another block at height {height}"))?;
+        must(tx_root(&block.transactions) == block.header.tx_root, || format!("block {height} is torn"))?;
+        let certificate = read(certificates, "certificate")?;
+        let certificate = CommitCertificate::decode(&certificate).map_err(|e| e.to_string())?;
+        must(certificate.block == *id, || format!("the certificate at {height} is of another block"))?;
+        let (hash, set) = (genesis.hash(), genesis.validators());
+        if set.hash() == block.header.validators {
+            certificate
+                .verify(&hash, set, Height(height), id)
+                .map_err(|e| format!("height {height}: {e}"))?;
+        }
+    }
+    Ok(())
+}
