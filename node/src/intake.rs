@@ -11,16 +11,19 @@ use std::thread::available_parallelism;
 use assent_proto::envelope::{ENVELOPE_BYTES_MAX, verify};
 use assent_proto::{Address, BodyId, Envelope, EnvelopeId, GenesisHash, Invalid, VerifiedTx};
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::metrics::Metrics;
 use crate::network::{Command, Commands};
-use crate::runner::{Inbox, Verdict};
+use crate::runner::{Inbox, Share, Verdict};
 
 /// Envelopes verified in one multiplication.
 const BATCH_MAX: usize = 512;
 /// Envelopes that wait to be verified. At their largest they are 200 MB.
 const QUEUE_MAX: usize = 4096;
+/// Of these, the most that gossip brought: clients always find room among themselves. No peer has more than its
+/// share of them.
+const GOSSIPED_MAX: usize = 3072;
 /// Envelope ids remembered, in each of two generations.
 const SEEN_MAX: usize = 1 << 16;
 
@@ -33,13 +36,14 @@ struct Job {
 
 enum Origin {
     Submitted(oneshot::Sender<Result<BodyId, Invalid>>),
-    Gossiped(Address),
+    Gossiped { author: Address, _room: [OwnedSemaphorePermit; 2] },
 }
 
 /// The door to the intake.
 #[derive(Clone)]
 pub struct Intake {
     jobs: mpsc::Sender<Job>,
+    gossip_room: Arc<Semaphore>,
     seen: Arc<Mutex<Seen>>,
     metrics: Metrics,
 }
@@ -51,7 +55,7 @@ pub fn start(genesis: GenesisHash, inbox: Inbox, network: Commands, metrics: Met
     let threads = available_parallelism().map_or(2, |n| n.get());
     let worker = Worker { genesis, inbox, network, seen: seen.clone(), metrics: metrics.clone() };
     tokio::spawn(gather(queue, Arc::new(worker), Arc::new(Semaphore::new(threads))));
-    Intake { jobs, seen, metrics }
+    Intake { jobs, gossip_room: Arc::new(Semaphore::new(GOSSIPED_MAX)), seen, metrics }
 }
 
 impl Intake {
@@ -78,17 +82,21 @@ impl Intake {
         hear.await.unwrap_or(Err(Invalid::Busy))
     }
 
-    /// Takes what a validator gossiped.
-    pub fn gossiped(&self, from: Address, envelopes: Vec<Bytes>) {
+    /// Takes what a node gossiped, as far as its share goes.
+    pub fn gossiped(&self, author: Address, share: &Share, envelopes: Vec<Bytes>) {
         for bytes in envelopes {
             let id = Envelope::id(&bytes);
-            if self.lock().get(&id).is_some() {
-                continue;
-            }
-            if self.jobs.try_send(Job { id, bytes, origin: Origin::Gossiped(from) }).is_err() {
+            if self.lock().get(&id).is_none() && self.enqueue(id, bytes, author, share).is_none() {
                 self.metrics.dropped.inc();
             }
         }
+    }
+
+    fn enqueue(&self, id: EnvelopeId, bytes: Bytes, author: Address, share: &Share) -> Option<()> {
+        let own = share.envelopes.clone().try_acquire_owned().ok()?;
+        let common = self.gossip_room.clone().try_acquire_owned().ok()?;
+        let origin = Origin::Gossiped { author, _room: [own, common] };
+        self.jobs.try_send(Job { id, bytes, origin }).ok()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -133,12 +141,12 @@ impl Worker {
             self.remember(job.id, verdict.as_ref().err().copied());
             match (job.origin, verdict) {
                 (Origin::Submitted(tell), Ok(tx)) => submitted.push((tx, tell)),
-                (Origin::Gossiped(_), Ok(tx)) => gossiped.push(tx),
+                (Origin::Gossiped { .. }, Ok(tx)) => gossiped.push(tx),
                 (Origin::Submitted(tell), Err(reason)) => {
                     // The client may have gone.
                     let _ = tell.send(Err(reason));
                 }
-                (Origin::Gossiped(peer), Err(reason)) => self.punish(peer, reason),
+                (Origin::Gossiped { author, .. }, Err(reason)) => self.punish(author, reason),
             }
         }
         if !gossiped.is_empty() && self.inbox.gossiped(gossiped).await.is_err() {

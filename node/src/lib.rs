@@ -5,18 +5,23 @@
 //! of a transaction's way: [`rpc`] or [`network`], [`intake`], [`runner`], [`store`], [`feed`], [`rpc`].
 
 pub mod clock;
+pub mod conduct;
+mod direct;
 pub mod feed;
 pub mod intake;
 pub mod keys;
 pub mod metrics;
 pub mod network;
 pub mod node;
+mod peers;
 mod port;
+pub mod rate;
 pub mod reader;
 pub mod rpc;
 pub mod runner;
 pub mod store;
 mod tables;
+mod wire;
 
 /// The service as `tonic` generates it from `rpc.proto`, server and client.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

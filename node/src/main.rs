@@ -9,7 +9,7 @@ use assent_genesis::{Genesis, ValidatorPiece};
 use assent_node::api::StatusRequest;
 use assent_node::api::ledger_client::LedgerClient;
 use assent_node::keys::Keys;
-use assent_node::network::peer_id;
+use assent_node::network::{self, Limits, peer_id};
 use assent_node::{Config, Node};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use libp2p::Multiaddr;
@@ -64,9 +64,25 @@ struct Run {
     /// addresses in the genesis file are dialled.
     #[arg(long = "peer", value_name = "PEER")]
     peers: Vec<String>,
+    #[command(flatten)]
+    peer_limits: PeerLimits,
     /// How to log, on standard error. RUST_LOG chooses what.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
+}
+
+/// How much one peer may send. Beyond it a peer is throttled; far beyond it for long, disconnected and banned.
+#[derive(Args)]
+struct PeerLimits {
+    /// Messages a second.
+    #[arg(long, value_name = "N", default_value_t = network::MESSAGES_PER_SECOND, value_parser = clap::value_parser!(u64).range(1..1 << 32))]
+    peer_messages: u64,
+    /// Questions a second: for blocks, proposals, snapshots.
+    #[arg(long, value_name = "N", default_value_t = network::REQUESTS_PER_SECOND, value_parser = clap::value_parser!(u64).range(1..1 << 32))]
+    peer_requests: u64,
+    /// Bytes a second.
+    #[arg(long, value_name = "BYTES", default_value_t = network::BYTES_PER_SECOND, value_parser = clap::value_parser!(u64).range(1 << 16..1 << 40))]
+    peer_bytes: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -140,7 +156,10 @@ fn run_node(run: Run) -> Result<(), Failure> {
     let genesis = Genesis::load(&run.genesis)?;
     let chain = genesis.chain_id().to_owned();
     let hash = genesis.hash();
-    let config = Config { home: run.home, genesis, rpc: run.rpc, listen: run.listen, peers: run.peers };
+    let limits = run.peer_limits;
+    let limits = Limits::new(limits.peer_messages, limits.peer_requests, limits.peer_bytes);
+    let (rpc, listen, peers) = (run.rpc, run.listen, run.peers);
+    let config = Config { home: run.home, genesis, rpc, listen, peers, limits };
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let stop = stop_signal()?;

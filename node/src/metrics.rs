@@ -21,6 +21,15 @@ pub struct Reason {
     pub code: &'static str,
 }
 
+/// What a peer did and what followed; the table in `conduct.rs` bounds both.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Conduct {
+    /// The offence.
+    pub kind: &'static str,
+    /// What followed.
+    pub consequence: &'static str,
+}
+
 /// All counters; a clone counts into the same.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -28,8 +37,16 @@ pub struct Metrics {
     pub height: Level,
     /// Round of the height in progress.
     pub round: Level,
-    /// Connected validators.
+    /// Connected nodes that listen to consensus.
     pub peers: Level,
+    /// Nodes that may connect.
+    pub admitted: Level,
+    /// Bans in force.
+    pub bans: Level,
+    /// Peers' offences, by kind and consequence.
+    pub offences: Family<Conduct, Counter>,
+    /// Time for which peers' connections were not read because they were beyond their rate, ms.
+    pub throttled_ms: Counter,
     /// Transactions that wait.
     pub pool_transactions: Level,
     /// Their bytes.
@@ -68,6 +85,10 @@ impl Metrics {
             height: Level::default(),
             round: Level::default(),
             peers: Level::default(),
+            admitted: Level::default(),
+            bans: Level::default(),
+            offences: Family::default(),
+            throttled_ms: Counter::default(),
             pool_transactions: Level::default(),
             pool_bytes: Level::default(),
             block_interval: seconds(),
@@ -86,7 +107,12 @@ impl Metrics {
         let mut r = Registry::with_prefix("assent");
         r.register("height", "Newest final height", m.height.clone());
         r.register("round", "Round of the height in progress", m.round.clone());
-        r.register("peers", "Connected validators", m.peers.clone());
+        r.register("peers", "Connected nodes that listen to consensus", m.peers.clone());
+        r.register("admitted_peers", "Nodes that may connect", m.admitted.clone());
+        r.register("peer_bans", "Bans in force", m.bans.clone());
+        r.register("peer_offences", "Offences of peers, by kind and consequence", m.offences.clone());
+        let throttled = "Milliseconds for which peers beyond their rate were not read";
+        r.register("peer_throttled_ms", throttled, m.throttled_ms.clone());
         r.register("pool_transactions", "Transactions that wait", m.pool_transactions.clone());
         r.register_with_unit("pool", "Transactions that wait", Unit::Bytes, m.pool_bytes.clone());
         let time = "Time between final blocks";
@@ -108,6 +134,11 @@ impl Metrics {
     /// Counts a transaction that was not taken.
     pub fn reject(&self, reason: Invalid) {
         self.rejected.get_or_create(&Reason { code: reason.name() }).inc();
+    }
+
+    /// Counts a peer's offence.
+    pub fn offence(&self, kind: &'static str, consequence: &'static str) {
+        self.offences.get_or_create(&Conduct { kind, consequence }).inc();
     }
 
     /// Records a duration in seconds.

@@ -1,60 +1,70 @@
 //! One libp2p swarm: who may connect, and how validators' messages travel. What they mean is the replica's.
 //!
 //! ```text
-//! TCP ─▶ Noise (who is it?) ─▶ admitted by genesis? ─▶ Yamux streams ─▶ gossip | direct messages
-//!                                    └─ no: closed and logged; no protocol is ever spoken with it
+//! TCP ─▶ Noise (who is it?) ─▶ admitted? ─▶ metered ─▶ Yamux streams ─▶ gossip | direct messages
+//!                                 └─ no: closed and logged; no protocol is ever spoken with it
 //! ```
 //!
-//! Messages are bounded, decoded and attributed to their author here. A message that does not decode is its
-//! author's fault (gossip is signed), and closes its connections for half a minute.
+//! Admitted are the nodes of the registry on chain (of genesis before the first block), validators and
+//! observers. Messages are bounded, decoded and attributed to their author here: gossip is signed, so a
+//! message is its author's, whoever passed it on. What is beyond a peer's rates is dropped or not read
+//! (`peers.rs`, `wire.rs`); what a peer's misbehaviour does to it is decided in `conduct.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::io;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use assent_genesis::Genesis;
 use assent_proto::{Address, GenesisHash, PublicKey, SecretKey};
-use assent_replica::{GOSSIP_BYTES_MAX, MESSAGE_BYTES_MAX, PeerMessage};
+use assent_replica::{GOSSIP_BYTES_MAX, PeerMessage};
 use bytes::Bytes;
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use futures::StreamExt;
+use libp2p::core::upgrade::Version;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageAuthenticity, PublishError, TopicHash};
 use libp2p::multiaddr::Protocol;
-use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, ListenError, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identity, noise, ping, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, Transport, identity, noise, ping, request_response, swarm, tcp};
 use libp2p_allow_block_list::{self as allow_list, AllowedPeers, NotAllowed};
 use libp2p_connection_limits::{self as limits, ConnectionLimits};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use crate::conduct::{Conduct, Consequence, Offence};
+pub use crate::direct::direct_protocol;
+use crate::direct::{self, DirectCodec, IN_FLIGHT_MAX};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
+use crate::peers::{self, Changes, Peer, gossip_weight};
+pub use crate::peers::{
+    Admitted, BYTES_PER_SECOND, Limits, MESSAGES_PER_SECOND, REQUESTS_PER_SECOND, peer_id,
+};
+use crate::rate::Reading;
 use crate::runner::{Inbox, NoRoom};
+use crate::wire::Wires;
 
-/// How long a peer that broke the protocol is kept out.
-const BAN: Duration = Duration::from_secs(30);
 /// Commands that wait for the swarm.
 const COMMANDS_MAX: usize = 4096;
-/// Direct messages to one peer that are on their way at once; the rest waits.
-const IN_FLIGHT_MAX: usize = 4;
-/// Bytes of direct messages to one peer that wait.
-const WAITING_BYTES_MAX: usize = 64 << 20;
-/// Direct messages to one peer that wait.
-const WAITING_MAX: usize = 1024;
 /// Connections between two nodes: each may have dialled the other twice.
 const CONNECTIONS_PER_PEER_MAX: u32 = 4;
+/// Connections in each direction: those of 256 nodes, the most that the registry holds.
+const CONNECTIONS_MAX: u32 = 256 * CONNECTIONS_PER_PEER_MAX;
 /// Connections that are not authenticated yet.
 const PENDING_MAX: u32 = 64;
+/// How long a connection may take until it is authenticated.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Streams of one connection that a peer opened and whose protocol is not agreed yet.
+const NEGOTIATING_MAX: usize = 32;
 /// First and longest wait before a peer is dialled again.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// What gossip adds to a message: author, signature, topic.
 const GOSSIP_FRAME_BYTES: usize = 1024;
+/// Gossiped messages that wait for a peer that does not read.
+const GOSSIP_WAITING_MAX: usize = 1024;
 
 /// What the swarm is told to do.
 #[derive(Debug)]
 pub enum Command {
-    /// Tell all validators.
+    /// Tell all nodes.
     Broadcast(PeerMessage),
     /// Tell one.
     Send {
@@ -63,13 +73,15 @@ pub enum Command {
         /// What.
         message: PeerMessage,
     },
-    /// Keep a peer out for a while.
+    /// A peer broke the protocol above the network.
     Punish {
-        /// Whom.
+        /// Who.
         peer: Address,
-        /// For what.
+        /// How.
         what: &'static str,
     },
+    /// Admit these nodes and no others.
+    Admit(Vec<Admitted>),
     /// Close everything.
     Stop,
 }
@@ -118,35 +130,8 @@ pub enum NetworkError {
     #[error("the network stack: {0}")]
     Stack(String),
     /// A network key of the genesis file is not one that libp2p can use.
-    #[error("network key {0} in the genesis file cannot be used")]
+    #[error("network key {0} cannot be used")]
     Key(PublicKey),
-}
-
-/// Which peer is which validator.
-#[derive(Clone, Debug)]
-pub struct Directory {
-    by_peer: BTreeMap<PeerId, Address>,
-    by_address: BTreeMap<Address, PeerId>,
-}
-
-impl Directory {
-    /// All validators of the founding document but the one with this network key.
-    pub fn new(genesis: &Genesis, own: &PublicKey) -> Result<Directory, NetworkError> {
-        let mut directory = Directory { by_peer: BTreeMap::new(), by_address: BTreeMap::new() };
-        for node in genesis.nodes().iter().filter(|n| n.network_key != *own) {
-            let (peer, address) = (peer_id(&node.network_key)?, node.address());
-            directory.by_peer.insert(peer, address);
-            directory.by_address.insert(address, peer);
-        }
-        Ok(directory)
-    }
-}
-
-/// The libp2p name of a network key.
-pub fn peer_id(key: &PublicKey) -> Result<PeerId, NetworkError> {
-    let key_of_peer = identity::ed25519::PublicKey::try_from_bytes(key.as_bytes());
-    let key_of_peer = key_of_peer.map_err(|_| NetworkError::Key(*key))?;
-    Ok(identity::PublicKey::from(key_of_peer).to_peer_id())
 }
 
 /// Reads `[INSTITUTION@]MULTIADDRESS`. A named institution must have one validator, whose key is then expected.
@@ -177,12 +162,14 @@ pub struct Settings<'a> {
     pub key: &'a SecretKey,
     /// The chain: part of every protocol's name.
     pub genesis: GenesisHash,
-    /// Who is admitted.
-    pub directory: Directory,
+    /// Who is admitted; this node may be among them.
+    pub nodes: Vec<Admitted>,
     /// Where to listen.
     pub listen: Multiaddr,
     /// Whom to dial.
     pub peers: Vec<(Option<PeerId>, Multiaddr)>,
+    /// How much one peer may send.
+    pub limits: Limits,
 }
 
 /// Whom the swarm tells.
@@ -200,12 +187,15 @@ pub struct Network {
     swarm: Swarm<Behaviour>,
     orders: Orders,
     outlets: Outlets,
-    directory: Directory,
+    limits: Limits,
+    wires: Wires,
+    peers: BTreeMap<PeerId, Peer>,
+    by_address: BTreeMap<Address, PeerId>,
+    conduct: Conduct,
     topics: Topics,
     links: Vec<Link>,
-    outgoing: BTreeMap<PeerId, Outgoing>,
-    up: BTreeSet<PeerId>,
-    banned: BTreeMap<PeerId, Instant>,
+    /// What all gossip weighed on the wire since the peers were weighed.
+    gossip_weight: u64,
 }
 
 struct Topics {
@@ -220,14 +210,6 @@ struct Link {
     dialling: Option<ConnectionId>,
     next: Instant,
     wait: Duration,
-}
-
-/// Direct messages to one peer.
-#[derive(Default)]
-struct Outgoing {
-    waiting: VecDeque<Bytes>,
-    waiting_bytes: usize,
-    in_flight: usize,
 }
 
 type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, gossipsub::WhitelistSubscriptionFilter>;
@@ -250,7 +232,8 @@ impl Network {
         orders: Orders,
         outlets: Outlets,
     ) -> Result<Network, NetworkError> {
-        let (mut swarm, topics) = swarm(&settings)?;
+        let wires = Wires::new(settings.limits.wire_bytes, settings.limits.streams);
+        let (mut swarm, topics) = swarm(&settings, wires.clone())?;
         let listen = |error: String| NetworkError::Listen { address: settings.listen.clone(), error };
         swarm.listen_on(settings.listen.clone()).map_err(|e| listen(e.to_string()))?;
         loop {
@@ -263,17 +246,21 @@ impl Network {
         }
         let link =
             |(peer, address)| Link { address, peer, dialling: None, next: Instant::now(), wait: REDIAL.0 };
-        Ok(Network {
+        let mut network = Network {
             swarm,
             orders,
             outlets,
-            directory: settings.directory,
+            limits: settings.limits,
+            wires,
+            peers: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            conduct: Conduct::default(),
             topics,
             links: settings.peers.into_iter().map(link).collect(),
-            outgoing: BTreeMap::new(),
-            up: BTreeSet::new(),
-            banned: BTreeMap::new(),
-        })
+            gossip_weight: 0,
+        };
+        network.admit(&settings.nodes);
+        Ok(network)
     }
 
     /// Where it listens.
@@ -297,6 +284,7 @@ impl Network {
                     Some(Command::Broadcast(message)) => self.broadcast(&message),
                     Some(Command::Send { to, message }) => self.send(to, &message),
                     Some(Command::Punish { peer, what }) => self.punish(peer, what),
+                    Some(Command::Admit(nodes)) => self.admit(&nodes),
                     Some(Command::Stop) | None => return,
                 },
                 _ = tick.tick() => self.tick(),
@@ -304,7 +292,40 @@ impl Network {
         }
     }
 
+    /// Lets in who has come into the registry, and shuts out who has left it.
+    fn admit(&mut self, nodes: &[Admitted]) {
+        let own = self.peer_id();
+        let Changes { come, gone } = peers::changes(&self.peers, nodes, &own);
+        for id in gone {
+            self.dismiss(&id);
+        }
+        for (id, address) in come {
+            let peer = Peer::new(address, self.outlets.inbox.share(), self.wires.admit(id), &self.limits);
+            self.peers.insert(id, peer);
+            self.by_address.insert(address, id);
+            self.swarm.behaviour_mut().allowed.allow_peer(id);
+            tracing::debug!(peer = %id, validator = %address, "admitted");
+        }
+        self.outlets.metrics.admitted.set(self.peers.len() as u64);
+    }
+
+    fn dismiss(&mut self, id: &PeerId) {
+        self.swarm.behaviour_mut().allowed.disallow_peer(*id);
+        self.wires.remove(id);
+        self.conduct.forget(id);
+        let Some(peer) = self.peers.remove(id) else { return };
+        self.by_address.remove(&peer.address);
+        if peer.up {
+            self.outlets.inbox.down(peer.address);
+        }
+        self.count_peers();
+        tracing::info!(peer = %id, validator = %peer.address, "no longer admitted: it has left the registry");
+    }
+
     fn broadcast(&mut self, message: &PeerMessage) {
+        if is_question(message) {
+            self.peers.values_mut().for_each(Peer::asked);
+        }
         let topic = match message {
             PeerMessage::Transactions(_) => &self.topics.transactions,
             _ => &self.topics.consensus,
@@ -315,6 +336,7 @@ impl Network {
             return;
         }
         self.outlets.metrics.bytes_out.inc_by(bytes.len() as u64);
+        self.gossip_weight += gossip_weight(bytes.len());
         match self.swarm.behaviour_mut().gossip.publish(topic.clone(), bytes) {
             Ok(_) | Err(PublishError::Duplicate | PublishError::NoPeersSubscribedToTopic) => {}
             Err(error) => {
@@ -325,58 +347,118 @@ impl Network {
     }
 
     fn send(&mut self, to: Address, message: &PeerMessage) {
-        let Some(peer) = self.directory.by_address.get(&to).copied() else { return };
-        if !self.swarm.is_connected(&peer) {
+        let Some(id) = self.by_address.get(&to).copied().filter(|id| self.swarm.is_connected(id)) else {
             return;
+        };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if is_question(message) {
+            peer.asked();
         }
-        let bytes = message.encode();
-        let outgoing = self.outgoing.entry(peer).or_default();
-        if outgoing.waiting.len() >= WAITING_MAX || outgoing.waiting_bytes + bytes.len() > WAITING_BYTES_MAX {
+        if peer.outgoing.push(message.encode()) {
+            self.flush(id);
+        } else {
             self.outlets.metrics.dropped.inc();
-            return;
         }
-        outgoing.waiting_bytes += bytes.len();
-        outgoing.waiting.push_back(bytes);
-        self.flush(peer);
     }
 
     /// Sends what waits for a peer, a few at a time.
-    fn flush(&mut self, peer: PeerId) {
-        let Some(outgoing) = self.outgoing.get_mut(&peer) else { return };
-        while outgoing.in_flight < IN_FLIGHT_MAX {
-            let Some(bytes) = outgoing.waiting.pop_front() else { return };
-            outgoing.waiting_bytes -= bytes.len();
-            outgoing.in_flight += 1;
+    fn flush(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        while peer.outgoing.in_flight < IN_FLIGHT_MAX {
+            let Some(bytes) = peer.outgoing.pop() else { return };
+            peer.outgoing.in_flight += 1;
             self.outlets.metrics.bytes_out.inc_by(bytes.len() as u64);
-            self.swarm.behaviour_mut().direct.send_request(&peer, bytes);
+            self.swarm.behaviour_mut().direct.send_request(&id, bytes);
         }
     }
 
     /// A direct message has arrived, or will not.
-    fn landed(&mut self, peer: PeerId) {
-        if let Some(outgoing) = self.outgoing.get_mut(&peer) {
-            outgoing.in_flight = outgoing.in_flight.saturating_sub(1);
-            self.flush(peer);
+    fn landed(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.outgoing.in_flight = peer.outgoing.in_flight.saturating_sub(1);
+            self.flush(id);
         }
     }
 
     fn punish(&mut self, peer: Address, what: &'static str) {
-        let Some(id) = self.directory.by_address.get(&peer).copied() else { return };
-        tracing::warn!(validator = %peer, peer = %id, what, "a peer broke the protocol and is kept out for a while");
-        self.banned.insert(id, Instant::now() + BAN);
-        self.swarm.behaviour_mut().allowed.disallow_peer(id);
+        if let Some(id) = self.by_address.get(&peer).copied() {
+            self.offended(id, Offence::Protocol, what);
+        }
+    }
+
+    /// Does to a peer what the table says.
+    fn offended(&mut self, id: PeerId, offence: Offence, what: &str) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let already = self.conduct.is_banned(&id);
+        let consequence = self.conduct.offended(id, offence, Instant::now());
+        self.outlets.metrics.offence(offence.name(), consequence.name());
+        if already {
+            return;
+        }
+        let (validator, kind) = (peer.address, offence.name());
+        match consequence {
+            Consequence::Throttle => {}
+            Consequence::Disconnect => {
+                tracing::warn!(%validator, peer = %id, kind, what, "a peer broke the protocol and is disconnected");
+                // It may have gone by itself.
+                let _ = self.swarm.disconnect_peer_id(id);
+            }
+            Consequence::Ban(time) => {
+                let seconds = time.as_secs();
+                tracing::warn!(%validator, peer = %id, kind, what, seconds, "a peer broke the protocol and is banned for a while");
+                self.swarm.behaviour_mut().allowed.disallow_peer(id);
+                self.outlets.metrics.bans.set(self.conduct.banned() as u64);
+            }
+        }
+    }
+
+    /// Whether what a peer sent is to be looked at, by how much it has sent.
+    fn within(&mut self, id: PeerId, reading: Reading, offence: Offence) -> bool {
+        match reading {
+            Reading::Within => true,
+            Reading::Over => {
+                self.outlets.metrics.offence(offence.name(), Consequence::Throttle.name());
+                false
+            }
+            Reading::Flood => {
+                self.offended(id, offence, "it went on far beyond its rate");
+                false
+            }
+        }
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
-        let free: Vec<_> = self.banned.iter().filter(|(_, until)| **until <= now).map(|(p, _)| *p).collect();
-        for peer in free {
-            self.banned.remove(&peer);
+        for peer in self.conduct.lift(now) {
             self.swarm.behaviour_mut().allowed.allow_peer(peer);
+            tracing::info!(%peer, validator = self.name(&peer), "a ban is over");
         }
+        self.outlets.metrics.bans.set(self.conduct.banned() as u64);
+        self.weigh(now);
+        self.dial(now);
+    }
+
+    fn weigh(&mut self, now: Instant) {
+        let gossip = std::mem::take(&mut self.gossip_weight);
+        let mut loud = Vec::new();
+        for (id, peer) in &mut self.peers {
+            if peer.weigh(gossip, now) {
+                loud.push(*id);
+            }
+            let waited = peer.take_waited();
+            self.outlets.metrics.throttled_ms.inc_by(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+        }
+        for id in loud {
+            self.offended(id, Offence::Noise, "far more bytes or streams came than messages");
+        }
+    }
+
+    fn dial(&mut self, now: Instant) {
         for link in &mut self.links {
-            let connected = link.peer.is_some_and(|p| self.swarm.is_connected(&p));
-            if connected || link.dialling.is_some() || link.next > now {
+            let wanted = link.peer.is_none_or(|p| {
+                self.peers.contains_key(&p) && !self.conduct.is_banned(&p) && !self.swarm.is_connected(&p)
+            });
+            if !wanted || link.dialling.is_some() || link.next > now {
                 continue;
             }
             let options = match link.peer {
@@ -407,6 +489,7 @@ impl Network {
                     let address = endpoint.get_remote_address();
                     tracing::info!(peer = %peer_id, validator = self.name(&peer_id), %address, "connected");
                 }
+                self.connected(peer_id, connection_id, endpoint.is_dialer());
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 self.lost(peer_id, cause.map(|c| c.to_string()));
@@ -425,16 +508,28 @@ impl Network {
         }
     }
 
-    fn lost(&mut self, peer: PeerId, cause: Option<String>) {
-        let cause = cause.unwrap_or_else(|| "closed".into());
-        tracing::info!(%peer, validator = self.name(&peer), cause, "disconnected");
-        self.outgoing.remove(&peer);
-        if self.up.remove(&peer) {
-            self.outlets.metrics.peers.set(self.up.len() as u64);
-            if let Some(address) = self.directory.by_peer.get(&peer) {
-                self.outlets.inbox.down(*address);
-            }
+    /// Who connects again and again is let in only so often. Whom this node dialled is not to blame for it.
+    fn connected(&mut self, id: PeerId, connection: ConnectionId, dialled: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let reading = peer.connected(Instant::now());
+        if !dialled && !self.within(id, reading, Offence::Reconnecting) {
+            self.swarm.close_connection(connection);
         }
+    }
+
+    fn lost(&mut self, id: PeerId, cause: Option<String>) {
+        let cause = cause.unwrap_or_else(|| "closed".into());
+        tracing::info!(peer = %id, validator = self.name(&id), cause, "disconnected");
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.outgoing = Default::default();
+        if std::mem::take(&mut peer.up) {
+            self.outlets.inbox.down(peer.address);
+            self.count_peers();
+        }
+    }
+
+    fn count_peers(&self) {
+        self.outlets.metrics.peers.set(self.peers.values().filter(|p| p.up).count() as u64);
     }
 
     /// An incoming connection came to nothing.
@@ -442,9 +537,9 @@ impl Network {
         let stranger =
             matches!(&error, ListenError::Denied { cause } if cause.downcast_ref::<NotAllowed>().is_some());
         match peer {
-            Some(peer) if stranger && !self.directory.by_peer.contains_key(&peer) => {
+            Some(peer) if stranger && !self.peers.contains_key(&peer) => {
                 self.outlets.metrics.strangers.inc();
-                tracing::warn!(%peer, %address, "refused a stranger: its key is not in the genesis file");
+                tracing::warn!(%peer, %address, "refused a stranger: its key is not in the registry of nodes");
             }
             _ => tracing::debug!(%address, ?peer, %error, "an incoming connection failed"),
         }
@@ -477,29 +572,38 @@ impl Network {
     }
 
     /// A peer listens to consensus: from now on what is said to all reaches it.
-    fn ready(&mut self, peer: PeerId) {
-        if let Some(address) = self.directory.by_peer.get(&peer).copied()
-            && self.up.insert(peer)
-        {
-            self.outlets.metrics.peers.set(self.up.len() as u64);
-            self.outlets.inbox.up(address);
+    fn ready(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id).filter(|p| !p.up) {
+            peer.up = true;
+            self.outlets.inbox.up(peer.address);
+            self.count_peers();
         }
     }
 
+    /// A message to all is its author's, and each author has a rate. An author who is not admitted here may be
+    /// so where the registry is newer or older: that is nobody's fault.
     fn gossiped(&mut self, message: gossipsub::Message) -> MessageAcceptance {
-        let bytes = Bytes::from(message.data);
+        let (bytes, now) = (Bytes::from(message.data), Instant::now());
         self.outlets.metrics.bytes_in.inc_by(bytes.len() as u64);
-        let author = message.source.and_then(|s| self.directory.by_peer.get(&s).copied());
-        let Some(author) = author else { return MessageAcceptance::Reject };
+        self.gossip_weight += gossip_weight(bytes.len());
+        let author = message.source.and_then(|id| Some((id, self.peers.get_mut(&id)?)));
+        let Some((id, author)) = author else { return MessageAcceptance::Ignore };
+        let reading = author.gossiped(bytes.len(), now);
+        if !self.within(id, reading, Offence::GossipFlood) {
+            return MessageAcceptance::Ignore;
+        }
         let decoded = if bytes.len() > GOSSIP_BYTES_MAX { None } else { PeerMessage::decode(&bytes).ok() };
         let transactions = message.topic == self.topics.transactions;
         match decoded {
             Some(m) if matches!(m, PeerMessage::Transactions(_)) == transactions => {
-                self.deliver(author, m, bytes.len());
+                if is_question(&m) && !self.may_ask(id, now) {
+                    return MessageAcceptance::Ignore;
+                }
+                self.deliver(id, m, bytes.len());
                 MessageAcceptance::Accept
             }
             _ => {
-                self.punish(author, "gossiped bytes that are no message of their topic");
+                self.offended(id, Offence::Garbage, "gossiped bytes that are no message of their topic");
                 MessageAcceptance::Reject
             }
         }
@@ -512,11 +616,7 @@ impl Network {
                 self.outlets.metrics.bytes_in.inc_by(request.len() as u64);
                 // It may have gone; then it will ask again.
                 let _ = self.swarm.behaviour_mut().direct.send_response(channel, ());
-                let Some(from) = self.directory.by_peer.get(&peer).copied() else { return };
-                match PeerMessage::decode(&request) {
-                    Ok(message) => self.deliver(from, message, request.len()),
-                    Err(_) => self.punish(from, "sent bytes that are no message"),
-                }
+                self.sent(peer, &request);
             }
             Event::Message { peer, message: Message::Response { .. }, .. } => self.landed(peer),
             Event::OutboundFailure { peer, error, .. } => {
@@ -525,16 +625,42 @@ impl Network {
             }
             Event::InboundFailure { peer, error, .. } => {
                 tracing::debug!(%peer, %error, "a direct message did not arrive whole");
+                if direct::is_garbage(&error) {
+                    self.offended(peer, Offence::Garbage, "announced a direct message beyond the bound");
+                }
             }
             Event::ResponseSent { .. } => {}
         }
     }
 
-    fn deliver(&self, from: Address, message: PeerMessage, bytes: usize) {
+    fn sent(&mut self, id: PeerId, bytes: &Bytes) {
+        let now = Instant::now();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let reading = peer.sent(bytes.len(), now);
+        if !self.within(id, reading, Offence::DirectFlood) {
+            return;
+        }
+        match PeerMessage::decode(bytes) {
+            Ok(m) if is_question(&m) && !self.may_ask(id, now) => {}
+            Ok(message) => self.deliver(id, message, bytes.len()),
+            Err(_) => self.offended(id, Offence::Garbage, "sent bytes that are no message"),
+        }
+    }
+
+    fn may_ask(&mut self, id: PeerId, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        let reading = peer.requested(now);
+        self.within(id, reading, Offence::RequestFlood)
+    }
+
+    fn deliver(&self, from: PeerId, message: PeerMessage, bytes: usize) {
+        let Some(peer) = self.peers.get(&from) else { return };
         match message {
-            PeerMessage::Transactions(envelopes) => self.outlets.intake.gossiped(from, envelopes),
+            PeerMessage::Transactions(envelopes) => {
+                self.outlets.intake.gossiped(peer.address, &peer.share, envelopes);
+            }
             message => {
-                if self.outlets.inbox.peer(from, message, bytes).is_err() {
+                if self.outlets.inbox.peer(peer.address, &peer.share, message, bytes).is_err() {
                     self.outlets.metrics.dropped.inc();
                 }
             }
@@ -542,8 +668,13 @@ impl Network {
     }
 
     fn name(&self, peer: &PeerId) -> String {
-        self.directory.by_peer.get(peer).map_or_else(|| "unknown".into(), Address::to_string)
+        self.peers.get(peer).map_or_else(|| "unknown".into(), |p| p.address.to_string())
     }
+}
+
+/// Whether a message asks for an answer, which costs more than the question.
+fn is_question(message: &PeerMessage) -> bool {
+    matches!(message, PeerMessage::GetProposal { .. } | PeerMessage::CatchUp { .. })
 }
 
 impl Link {
@@ -561,47 +692,36 @@ impl Link {
     }
 }
 
-fn swarm(settings: &Settings<'_>) -> Result<(Swarm<Behaviour>, Topics), NetworkError> {
+fn swarm(settings: &Settings<'_>, wires: Wires) -> Result<(Swarm<Behaviour>, Topics), NetworkError> {
     let stack = |e: &dyn std::fmt::Display| NetworkError::Stack(e.to_string());
     let keypair = identity::Keypair::ed25519_from_bytes(settings.key.to_bytes()).map_err(|e| stack(&e))?;
     let (gossip, topics) = gossip(&keypair, &settings.genesis).map_err(|e| stack(&e))?;
     let behaviour = Behaviour {
-        allowed: allowed(&settings.directory),
-        limits: limits::Behaviour::new(connection_limits(settings.directory.by_peer.len())),
+        allowed: allow_list::Behaviour::default(),
+        limits: limits::Behaviour::new(connection_limits()),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(5))),
         gossip,
-        direct: direct(&settings.genesis),
+        direct: direct::behaviour(&settings.genesis),
     };
-    let swarm = SwarmBuilder::with_existing_identity(keypair)
-        .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
-        .map_err(|e| stack(&e))?
-        .with_behaviour(|_| behaviour)
-        .map_err(|e| stack(&e))?
-        .with_swarm_config(|c| {
-            c.with_idle_connection_timeout(Duration::from_secs(365 * 86_400))
-                .with_max_negotiating_inbound_streams(32)
-        })
-        .with_connection_timeout(Duration::from_secs(5))
-        .build();
-    Ok((swarm, topics))
+    let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(&keypair).map_err(|e| stack(&e))?)
+        .multiplex_ext(move |peer, _| wires.upgrade(peer))
+        .timeout(HANDSHAKE_MAX)
+        .boxed();
+    let config = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(Duration::from_secs(365 * 86_400))
+        .with_max_negotiating_inbound_streams(NEGOTIATING_MAX);
+    Ok((Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config), topics))
 }
 
-fn allowed(directory: &Directory) -> allow_list::Behaviour<AllowedPeers> {
-    let mut list = allow_list::Behaviour::<AllowedPeers>::default();
-    for peer in directory.by_peer.keys() {
-        list.allow_peer(*peer);
-    }
-    list
-}
-
-fn connection_limits(validators: usize) -> ConnectionLimits {
-    let all = u32::try_from(validators).unwrap_or(u32::MAX).saturating_mul(CONNECTIONS_PER_PEER_MAX);
+/// Who is admitted is counted by peer; strangers only until Noise has shown who they are.
+fn connection_limits() -> ConnectionLimits {
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING_MAX))
-        .with_max_pending_outgoing(Some(PENDING_MAX + all))
-        .with_max_established_incoming(Some(all))
-        .with_max_established_outgoing(Some(all))
+        .with_max_pending_outgoing(Some(CONNECTIONS_MAX))
+        .with_max_established_incoming(Some(CONNECTIONS_MAX))
+        .with_max_established_outgoing(Some(CONNECTIONS_MAX))
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
 }
 
@@ -615,6 +735,7 @@ fn gossip(keypair: &identity::Keypair, genesis: &GenesisHash) -> Result<(Gossip,
         .duplicate_cache_time(Duration::from_secs(120))
         .heartbeat_interval(Duration::from_millis(500))
         .flood_publish(true)
+        .connection_handler_queue_len(GOSSIP_WAITING_MAX)
         .build()
         .map_err(|e| e.to_string())?;
     let topic = |name: &str| gossipsub::IdentTopic::new(format!("assent/{chain}/{name}"));
@@ -628,72 +749,6 @@ fn gossip(keypair: &identity::Keypair, genesis: &GenesisHash) -> Result<(Gossip,
         gossip.subscribe(&topic).map_err(|e| e.to_string())?;
     }
     Ok((gossip, topics))
-}
-
-fn direct(genesis: &GenesisHash) -> request_response::Behaviour<DirectCodec> {
-    let protocol =
-        StreamProtocol::try_from_owned(direct_protocol(genesis)).expect("the name begins with a slash");
-    let config = request_response::Config::default()
-        .with_request_timeout(Duration::from_secs(20))
-        .with_max_concurrent_streams(4 * IN_FLIGHT_MAX);
-    request_response::Behaviour::new([(protocol, ProtocolSupport::Full)], config)
-}
-
-/// The name of the protocol of direct messages on a chain.
-pub fn direct_protocol(genesis: &GenesisHash) -> String {
-    format!("/assent/{}/direct/1", hex::encode(genesis.tag().0))
-}
-
-/// A direct message: its length in four bytes, big-endian, then the message. The answer has no bytes.
-#[derive(Clone, Default)]
-struct DirectCodec;
-
-impl request_response::Codec for DirectCodec {
-    type Protocol = StreamProtocol;
-    type Request = Bytes;
-    type Response = ();
-
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Bytes>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        let mut length = [0; 4];
-        io.read_exact(&mut length).await?;
-        let length = u32::from_be_bytes(length) as usize;
-        if length > MESSAGE_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a direct message is too large"));
-        }
-        // Grows with what arrives, not with what is announced.
-        let mut bytes = Vec::new();
-        io.take(length as u64).read_to_end(&mut bytes).await?;
-        if bytes.len() == length { Ok(bytes.into()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<()>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        match io.read(&mut [0; 1]).await? {
-            0 => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer has no bytes")),
-        }
-    }
-
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Bytes) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        let length = u32::try_from(request.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        io.write_all(&length.to_be_bytes()).await?;
-        io.write_all(&request).await
-    }
-
-    async fn write_response<T>(&mut self, _: &StreamProtocol, _: &mut T, (): ()) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -715,33 +770,5 @@ mod tests {
         }
         let several = testing::devnet(6, 4).genesis;
         assert!(parse_peer(&several, &format!("bureau@{address}")).is_err(), "two validators, one name");
-    }
-
-    #[test]
-    fn the_directory_holds_every_validator_but_this_one() {
-        let (genesis, ..) = testing::four();
-        let own = &genesis.nodes()[2];
-        let directory = Directory::new(&genesis, &own.network_key).unwrap();
-        assert_eq!(directory.by_peer.len(), 3);
-        for (peer, address) in &directory.by_peer {
-            assert_eq!(directory.by_address.get(address), Some(peer));
-            assert_ne!(*address, own.address());
-        }
-    }
-
-    /// A length beyond the bound is refused before anything is read, and a lie about it is noticed.
-    #[test]
-    fn direct_messages_are_bounded() {
-        let read = |bytes: Vec<u8>| {
-            let protocol = StreamProtocol::new("/test");
-            let mut io = futures::io::Cursor::new(bytes);
-            let codec = &mut DirectCodec;
-            futures::executor::block_on(request_response::Codec::read_request(codec, &protocol, &mut io))
-        };
-        let framed = |length: u32, body: &[u8]| [&length.to_be_bytes()[..], body].concat();
-        assert_eq!(read(framed(3, b"abc")).unwrap(), Bytes::from_static(b"abc"));
-        assert_eq!(read(framed(4, b"abc")).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        let large = u32::try_from(MESSAGE_BYTES_MAX).unwrap() + 1;
-        assert_eq!(read(framed(large, b"abc")).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -19,7 +19,7 @@ use crate::feed::{Feed, View};
 use crate::intake;
 use crate::keys::{KeyError, Keys, make_home};
 use crate::metrics::Metrics;
-use crate::network::{self, Commands, Directory, Network, NetworkError, parse_peer};
+use crate::network::{self, Admitted, Commands, Limits, Network, NetworkError, parse_peer};
 use crate::rpc::{self, Identity, Service};
 use crate::runner::{self, Inbox, Runner};
 use crate::store::{OpenError, Store};
@@ -40,6 +40,8 @@ pub struct Config {
     pub listen: Multiaddr,
     /// Whom to dial, as `[INSTITUTION@]MULTIADDRESS`. If there are none, the addresses in the genesis file.
     pub peers: Vec<String>,
+    /// How much one peer may send.
+    pub limits: Limits,
 }
 
 /// Why a node does not start, or stops.
@@ -225,9 +227,10 @@ fn settings<'a>(config: &Config, keys: &'a Keys) -> Result<network::Settings<'a>
     Ok(network::Settings {
         key: &keys.network,
         genesis: genesis.hash(),
-        directory: Directory::new(genesis, &own)?,
+        nodes: Admitted::founding(genesis),
         listen: config.listen.clone(),
         peers: peers.iter().map(|p| parse_peer(genesis, p)).collect::<Result<_, _>>()?,
+        limits: config.limits,
     })
 }
 

@@ -19,8 +19,14 @@ use crate::metrics::Metrics;
 use crate::network::{Command, Commands};
 use crate::store::Store;
 
-/// The most bytes of peers' messages that wait for the loop.
-const PEER_BYTES_MAX: u32 = 96 << 20;
+/// Bytes of messages that each peer may always have waiting for the loop, whatever the others send.
+const RESERVED_BYTES: u32 = 4 << 20;
+/// Bytes beyond that which one peer may have waiting; the largest message fits.
+const BORROWED_BYTES_MAX: u32 = 24 << 20;
+/// The same of all peers together.
+const COMMON_BYTES_MAX: u32 = 96 << 20;
+/// Gossiped envelopes of one peer that wait to be verified.
+const PEER_ENVELOPES_MAX: usize = 1024;
 /// Counted for each message besides its bytes, so that small ones are bounded too.
 const MESSAGE_BYTES: u32 = 4 << 10;
 /// The most transactions that wait for the loop.
@@ -33,7 +39,7 @@ pub type Verdict = Result<(), Invalid>;
 
 /// What the loop is told.
 enum Message {
-    Peer { from: Address, message: Box<PeerMessage>, _room: OwnedSemaphorePermit },
+    Peer { from: Address, message: Box<PeerMessage>, _room: PeerRoom },
     Up(Address),
     Down(Address),
     Gossiped { txs: Vec<VerifiedTx>, _room: OwnedSemaphorePermit },
@@ -46,8 +52,24 @@ enum Message {
 #[derive(Clone)]
 pub struct Inbox {
     door: mpsc::Sender<Message>,
-    peer_room: Arc<Semaphore>,
+    common_room: Arc<Semaphore>,
     tx_room: Arc<Semaphore>,
+}
+
+/// One peer's room: a part that is its own, and how much of the common part it may use besides. So a peer that
+/// sends more than the loop takes fills its own share, and the others' messages still pass.
+#[derive(Clone, Debug)]
+pub struct Share {
+    reserved: Arc<Semaphore>,
+    borrowed: Arc<Semaphore>,
+    /// For gossiped envelopes, which wait elsewhere.
+    pub(crate) envelopes: Arc<Semaphore>,
+}
+
+/// What a waiting message holds of its peer's room.
+enum PeerRoom {
+    Reserved { _own: OwnedSemaphorePermit },
+    Borrowed { _own: OwnedSemaphorePermit, _common: OwnedSemaphorePermit },
 }
 
 /// The loop's end of the door.
@@ -57,7 +79,7 @@ pub struct Mail(mpsc::Receiver<Message>);
 pub fn inbox() -> (Inbox, Mail) {
     let (door, mail) = mpsc::channel();
     let room = |n: u32| Arc::new(Semaphore::new(n as usize));
-    (Inbox { door, peer_room: room(PEER_BYTES_MAX), tx_room: room(TRANSACTIONS_MAX) }, Mail(mail))
+    (Inbox { door, common_room: room(COMMON_BYTES_MAX), tx_room: room(TRANSACTIONS_MAX) }, Mail(mail))
 }
 
 /// Nothing more can be told: the loop is full, or has ended.
@@ -65,11 +87,36 @@ pub fn inbox() -> (Inbox, Mail) {
 pub struct NoRoom;
 
 impl Inbox {
-    /// Hands over a peer's message of `bytes` bytes.
-    pub fn peer(&self, from: Address, message: PeerMessage, bytes: usize) -> Result<(), NoRoom> {
+    /// Room for a peer's messages.
+    pub fn share(&self) -> Share {
+        let room = |n: u32| Arc::new(Semaphore::new(n as usize));
+        Share {
+            reserved: room(RESERVED_BYTES),
+            borrowed: room(BORROWED_BYTES_MAX),
+            envelopes: Arc::new(Semaphore::new(PEER_ENVELOPES_MAX)),
+        }
+    }
+
+    /// Hands over a peer's message of `bytes` bytes, within the peer's share.
+    pub fn peer(
+        &self,
+        from: Address,
+        share: &Share,
+        message: PeerMessage,
+        bytes: usize,
+    ) -> Result<(), NoRoom> {
         let size = u32::try_from(bytes).map_err(|_| NoRoom)?.saturating_add(MESSAGE_BYTES);
-        let room = self.peer_room.clone().try_acquire_many_owned(size).map_err(|_| NoRoom)?;
+        let room = self.peer_room(share, size)?;
         self.send(Message::Peer { from, message: Box::new(message), _room: room })
+    }
+
+    fn peer_room(&self, share: &Share, size: u32) -> Result<PeerRoom, NoRoom> {
+        let take = |room: &Arc<Semaphore>| room.clone().try_acquire_many_owned(size).map_err(|_| NoRoom);
+        if let Ok(own) = take(&share.reserved) {
+            return Ok(PeerRoom::Reserved { _own: own });
+        }
+        let own = take(&share.borrowed)?;
+        Ok(PeerRoom::Borrowed { _own: own, _common: take(&self.common_room)? })
     }
 
     /// A validator is connected.
@@ -259,4 +306,41 @@ fn refusal(output: &Output) -> Option<(BodyId, Invalid)> {
 /// woken at once cannot take the whole core.
 fn until(now: TimeMs, at: TimeMs) -> Duration {
     Duration::from_millis(at.0.saturating_sub(now.0).max(1)).min(IDLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assent_genesis::testing;
+    use assent_replica::MESSAGE_BYTES_MAX;
+
+    fn peers() -> Vec<Address> {
+        testing::four().0.nodes().iter().map(|n| n.address()).collect()
+    }
+
+    fn tip() -> PeerMessage {
+        PeerMessage::Tip { height: assent_proto::Height(1) }
+    }
+
+    /// Peers that flood fill what is theirs and what is common; the others' votes still pass.
+    #[test]
+    fn one_peer_cannot_crowd_out_another() {
+        let (inbox, mail) = inbox();
+        let peers = peers();
+        let fill = |peer: &Address, share: &Share, bytes: usize| {
+            (0..100_000).take_while(|_| inbox.peer(*peer, share, tip(), bytes).is_ok()).count()
+        };
+        let mut bytes = 0;
+        for flooder in &peers[..3] {
+            let share = inbox.share();
+            for size in [MESSAGE_BYTES_MAX, 256 << 10, 10] {
+                bytes += fill(flooder, &share, size) * (size + MESSAGE_BYTES as usize);
+            }
+        }
+        assert!(bytes <= (3 * RESERVED_BYTES + COMMON_BYTES_MAX) as usize, "{bytes}");
+        let share = inbox.share();
+        assert!(fill(&peers[3], &share, 256 << 10) >= 15, "its reserve is there");
+        while mail.0.try_recv().is_ok() {}
+        assert!(inbox.peer(peers[3], &share, tip(), MESSAGE_BYTES_MAX).is_ok(), "and all is there again");
+    }
 }

@@ -53,6 +53,7 @@ impl Running {
             rpc: "127.0.0.1:0".parse().unwrap(),
             listen: FREE.parse().unwrap(),
             peers,
+            limits: Default::default(),
         };
         let node = Node::start(config).await.unwrap();
         let (rpc, listen) = (format!("http://{}", node.rpc_address()), node.addresses()[0].clone());
