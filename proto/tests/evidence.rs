@@ -97,11 +97,22 @@ fn trust() -> Trust {
     Trust { genesis: genesis(), validators: set(SETS[0]) }
 }
 
-fn claim() -> Claim {
-    let leaf = leaf();
+/// The trie has one leaf.
+fn proof(leaf: &Leaf) -> TrieProof {
     let digest =
         LeafDigest { object: leaf.object, object_hash: leaf.object_hash(), trail: leaf.trail.clone() };
-    Claim::State(StateClaim { leaf, proof: TrieProof { steps: List::empty(), end: TrieEnd::Leaf(digest) } })
+    TrieProof { steps: List::empty(), end: TrieEnd::Leaf(digest) }
+}
+
+fn claim() -> Claim {
+    let leaf = leaf();
+    Claim::State(StateClaim { proof: proof(&leaf), leaf })
+}
+
+/// The leaf has seen no event.
+fn trail_claim() -> Claim {
+    let leaf = leaf();
+    Claim::Trail(TrailClaim { proof: proof(&leaf), leaf, events: List::empty() })
 }
 
 fn evidence(anchor: CertifiedHeader, links: Vec<ValidatorLink>) -> Evidence {
@@ -135,17 +146,34 @@ fn r29_evidence_of_every_epoch_verifies_with_the_genesis_alone() {
     }
 }
 
+/// Every bit, since a byte can be changed into any other: a claim's kind once lay one bit from another's, and a
+/// proof of an object that had seen no event was also one that it had seen none.
 #[test]
-fn r29_every_changed_byte_of_evidence_with_changes_is_refused() {
+fn r29_every_changed_bit_of_evidence_with_a_change_is_refused() {
+    let state = evidence(by_quorum(20, SETS[1], SETS[1]), links()[..1].to_vec());
+    let trail = Evidence { claim: trail_claim(), ..state.clone() };
+    for made in [state, trail] {
+        let good = made.encode();
+        Evidence::check(&good, &trust()).unwrap();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.to_vec();
+                bad[at] ^= 1 << bit;
+                assert!(Evidence::check(&bad, &trust()).is_err(), "byte {at}, bit {bit}");
+            }
+            assert!(Evidence::check(&good[..at], &trust()).is_err(), "cut at byte {at}");
+        }
+    }
+}
+
+#[test]
+fn r29_every_changed_byte_of_evidence_with_several_changes_is_refused() {
     let good = across().encode();
     Evidence::check(&good, &trust()).unwrap();
     for at in 0..good.len() {
-        for bit in 0..8 {
-            let mut bad = good.to_vec();
-            bad[at] ^= 1 << bit;
-            assert!(Evidence::check(&bad, &trust()).is_err(), "byte {at}, bit {bit}");
-        }
-        assert!(Evidence::check(&good[..at], &trust()).is_err(), "cut at byte {at}");
+        let mut bad = good.to_vec();
+        bad[at] ^= 1 << (at % 8);
+        assert!(Evidence::check(&bad, &trust()).is_err(), "byte {at}");
     }
 }
 
