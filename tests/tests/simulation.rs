@@ -2,36 +2,75 @@
 //! (R2, R9, R10). A failing seed runs alone with `scripts/simulate.sh --seeds 1 --from SEED`.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use assent_proto::Height;
 use assent_tests::sim::byzantine::Behaviour;
-use assent_tests::sim::disk::Unsynced;
-use assent_tests::sim::{Report, Sim, Weather, run_seed};
+use assent_tests::sim::disk::{Rot, Unsynced};
+use assent_tests::sim::{Fault, Report, Sim, Weather, run_seed};
 
 /// Each of them passes, and together they show what they ought to.
-fn pass(seeds: std::ops::Range<u64>) {
-    let run = |seed| run_seed(seed).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-    let reports: Vec<Report> = seeds.map(run).collect();
-    let lied: BTreeSet<_> =
-        reports.iter().filter(|r| r.lies > 0).flat_map(|r| r.behaviours.clone()).collect();
+#[test]
+fn seeds_0_to_299_pass() {
+    let reports = run_all(0..300);
+    let faults: BTreeSet<_> = reports.iter().flat_map(|r| r.faults.clone()).collect();
+    let lied = reports.iter().filter(|r| r.lies > 0).flat_map(|r| r.faults.clone());
+    let lied: BTreeSet<_> = lied.filter(|f| matches!(f, Fault::Lies(_))).collect();
     assert_eq!(lied.len(), Behaviour::ALL.len(), "every kind of liar lied: {lied:?}");
+    assert!([Fault::Twin, Fault::OldDisk, Fault::EmptyDisk].iter().all(|f| faults.contains(f)), "{faults:?}");
+    assert!(Rot::ALL.iter().all(|rot| faults.contains(&Fault::Rots(*rot))), "{faults:?}");
+    let sizes: BTreeSet<_> = reports.iter().map(|r| r.validators).collect();
+    assert_eq!(sizes, [4, 7, 10].into());
+    let most = |n| reports.iter().filter(|r| r.validators == n).map(|r| r.faults.len()).max();
+    assert_eq!([most(4), most(7), most(10)], [Some(1), Some(2), Some(3)], "up to f of 3f + 1");
     assert!(reports.iter().any(|r| r.restarted > 0), "somebody lost power");
+    assert!(reports.iter().any(|r| r.stopped > 0), "somebody stopped because of a damaged disk");
     assert!(reports.iter().all(|r| r.permitted > 0 && r.denied > 0), "uses were permitted and denied");
+    let kinds: BTreeSet<_> = reports.iter().flat_map(|r| r.kinds.clone()).collect();
+    for kind in KINDS {
+        assert!(kinds.contains(kind), "{kind} happened");
+    }
 }
 
-#[test]
-fn seeds_0_to_99_pass() {
-    pass(0..100);
-}
+/// What has to happen in the workload of some seed.
+const KINDS: [&str; 14] = [
+    "Enrolled",
+    "ItemRegistered",
+    "Classified",
+    "Anchored",
+    "Settled",
+    "Granted",
+    "Revoked",
+    "RevokedEarly",
+    "Permitted",
+    "Delivered",
+    "ErasureDue",
+    "ErasureAttested",
+    "ActivityRecorded",
+    "OpeningReviewed",
+];
 
-#[test]
-fn seeds_100_to_199_pass() {
-    pass(100..200);
-}
-
-#[test]
-fn seeds_200_to_299_pass() {
-    pass(200..300);
+/// The reports of a stretch of seeds, run on all cores.
+fn run_all(seeds: std::ops::Range<u64>) -> Vec<Report> {
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        let mut reports = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return reports;
+            }
+            reports.push(run_seed(seed).unwrap_or_else(|why| panic!("seed {seed}: {why}")));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        running
+            .into_iter()
+            .flat_map(|r| r.join().unwrap_or_else(|why| std::panic::resume_unwind(why)))
+            .collect()
+    })
 }
 
 /// Seeds that found something once.

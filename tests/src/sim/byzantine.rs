@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 
 use assent_consensus::{ConsensusMessage, SignedProposal, SignedVote};
+use assent_ledger::{State, parameters};
 use assent_proto::field::Message;
 use assent_proto::validators::VoteKind;
-use assent_proto::{Address, Block, BlockId, GenesisHash, Hash, Height, SecretKey, Signature};
+use assent_proto::{
+    Address, Block, BlockId, GenesisHash, Hash, Header, Height, SecretKey, Signature, TimeMs,
+};
 use assent_replica::{Output, Part, PeerMessage, Replica};
 use bytes::Bytes;
 
@@ -26,26 +29,44 @@ pub enum Behaviour {
     VotesNil,
     /// Proposes and does not send the body, or only to one.
     WithholdsParts,
-    /// Sends bytes that are no messages, damaged messages, other chains' votes, votes of far heights, false
-    /// tips, parts of nothing and unsigned transactions, among what it ought to send.
+    /// Sends bytes that are no messages, damaged messages, votes in others' names, false tips, parts of
+    /// nothing and unsigned transactions, among what it ought to send.
     SendsGarbage,
+    /// Signs what it says for another chain too, and sends both.
+    SpeaksForOtherChains,
+    /// Sends truly signed votes, proposals and parts of ever higher heights and rounds, without end.
+    FloodsTheFuture,
     /// Sends old messages of all validators again and again.
     ReplaysOldMessages,
     /// Proposes blocks that break the rules, and votes for them.
     ProposesInvalidBlocks,
+    /// Proposes blocks whose time is off: too far from all clocks, or so that some find it timely and some not.
+    ProposesUntimely,
+    /// Votes and precommits for whatever is proposed, at once and whatever it is locked on.
+    VotesForAnything,
+    /// Answers those who ask for blocks or bodies with damaged, cut, swapped or badly certified ones.
+    ServesFalseBlocks,
+    /// Says that it has many more blocks than there are, and never sends any.
+    PromisesBlocks,
 }
 
 impl Behaviour {
     /// All of them.
-    pub const ALL: [Behaviour; 8] = [
+    pub const ALL: [Behaviour; 14] = [
         Behaviour::EquivocatesOnVotes,
         Behaviour::EquivocatesOnProposals,
         Behaviour::IsSilent,
         Behaviour::VotesNil,
         Behaviour::WithholdsParts,
         Behaviour::SendsGarbage,
+        Behaviour::SpeaksForOtherChains,
+        Behaviour::FloodsTheFuture,
         Behaviour::ReplaysOldMessages,
         Behaviour::ProposesInvalidBlocks,
+        Behaviour::ProposesUntimely,
+        Behaviour::VotesForAnything,
+        Behaviour::ServesFalseBlocks,
+        Behaviour::PromisesBlocks,
     ];
 }
 
@@ -60,8 +81,12 @@ pub struct Liar {
     me: usize,
     addresses: Vec<Address>,
     heard: Vec<Bytes>,
-    /// The newest block that was proposed, to vote for when it ought not.
-    proposed: Option<(Height, BlockId)>,
+    /// The newest block that was proposed, and in which round, to vote for when it ought not.
+    proposed: Option<(Height, u32, BlockId)>,
+    /// Whether that was voted for already.
+    cheered: bool,
+    /// Heights above the present one that it has spoken of.
+    ahead: u64,
     /// Instead of which block of ours we show which other.
     instead: BTreeMap<BlockId, BlockId>,
     /// How often it lied.
@@ -82,6 +107,8 @@ impl Liar {
             addresses: founding.addresses.clone(),
             heard: Vec::new(),
             proposed: None,
+            cheered: true,
+            ahead: 0,
             instead: BTreeMap::new(),
             lies: 0,
         }
@@ -95,7 +122,8 @@ impl Liar {
     /// Something was said to it.
     pub fn hear(&mut self, bytes: &Bytes) {
         if let Ok(PeerMessage::Consensus(ConsensusMessage::Proposal(p))) = PeerMessage::decode(bytes) {
-            self.proposed = Some((p.header.height, p.header.id()));
+            self.proposed = Some((p.header.height, p.round, p.header.id()));
+            self.cheered = false;
         }
         if self.behaviour == Behaviour::ReplaysOldMessages && self.heard.len() < HEARD_MAX {
             self.heard.push(bytes.clone());
@@ -112,6 +140,9 @@ impl Liar {
         use Behaviour as B;
         let twins = self.twins(&outputs, replica, random);
         let mut letters = Vec::new();
+        if self.behaviour == B::VotesForAnything {
+            self.cheer(&mut letters);
+        }
         for output in outputs {
             let (to, message) = match output {
                 Output::Broadcast(message) => (self.others(), message),
@@ -123,7 +154,7 @@ impl Liar {
             match self.behaviour {
                 B::IsSilent => self.lies += 1,
                 B::EquivocatesOnVotes => self.two_votes(&to, message, random, &mut letters),
-                B::EquivocatesOnProposals | B::ProposesInvalidBlocks => {
+                B::EquivocatesOnProposals | B::ProposesInvalidBlocks | B::ProposesUntimely => {
                     self.two_blocks(&to, message, &twins, random, &mut letters)
                 }
                 B::VotesNil => {
@@ -143,6 +174,19 @@ impl Liar {
                         letters.push((at, self.garbage(&message, random)));
                     }
                 }
+                B::SpeaksForOtherChains => {
+                    if let Some(foreign) = self.foreign(&message) {
+                        self.lies += 1;
+                        post(&to, &foreign, &mut letters);
+                    }
+                    post(&to, &message, &mut letters);
+                }
+                B::FloodsTheFuture => {
+                    if let Some(replica) = replica {
+                        self.flood(&message, replica.status().height, random, &mut letters);
+                    }
+                    post(&to, &message, &mut letters);
+                }
                 B::ReplaysOldMessages => {
                     self.hear(&message.encode());
                     post(&to, &message, &mut letters);
@@ -151,7 +195,19 @@ impl Liar {
                         letters.push((random.pick(&self.others()), random.pick(&self.heard)));
                     }
                 }
-                B::WithholdsParts => post(&to, &message, &mut letters),
+                B::ServesFalseBlocks => {
+                    let message = self.falsified(message, random);
+                    post(&to, &message, &mut letters);
+                }
+                B::PromisesBlocks => match message {
+                    PeerMessage::Blocks(_) => self.lies += 1,
+                    PeerMessage::Tip { height } => {
+                        self.lies += 1;
+                        post(&to, &PeerMessage::Tip { height: Height(height.0 + 1_000) }, &mut letters);
+                    }
+                    message => post(&to, &message, &mut letters),
+                },
+                B::WithholdsParts | B::VotesForAnything => post(&to, &message, &mut letters),
             }
         }
         letters
@@ -181,7 +237,7 @@ impl Liar {
         };
         let other = match (v.block, self.proposed) {
             (Some(_), _) => None,
-            (None, Some((height, id))) if height == v.height => Some(id),
+            (None, Some((height, _, id))) if height == v.height => Some(id),
             (None, _) => Some(BlockId(Hash([9; 32]))),
         };
         let other = vote(forge::vote(&self.genesis, &self.key, v, other));
@@ -191,6 +247,95 @@ impl Liar {
         post(&rest, &other, out);
         if random.chance(200) {
             post(&one, &other, out);
+        }
+    }
+
+    /// Prevotes and precommits for the newest proposal, at once.
+    fn cheer(&mut self, out: &mut Vec<Letter>) {
+        let Some((height, round, id)) = self.proposed.filter(|_| !self.cheered) else { return };
+        self.cheered = true;
+        self.lies += 1;
+        for kind in [VoteKind::Prevote, VoteKind::Precommit] {
+            let cheer = vote(self.own_vote(kind, height, round, id));
+            post(&self.others(), &cheer, out);
+        }
+    }
+
+    fn own_vote(&self, kind: VoteKind, height: Height, round: u32, id: BlockId) -> SignedVote {
+        let (validator, signature) = (self.addresses[self.me], Signature([0; 64]));
+        let blank = SignedVote { kind, height, round, block: Some(id), validator, signature };
+        forge::vote(&self.genesis, &self.key, &blank, Some(id))
+    }
+
+    /// The same, truly signed, for another chain.
+    fn foreign(&self, message: &PeerMessage) -> Option<PeerMessage> {
+        let other = GenesisHash(Hash([1; 32]));
+        match message {
+            PeerMessage::Consensus(ConsensusMessage::Vote(v)) if self.mine(v) => {
+                Some(vote(forge::vote(&other, &self.key, v, v.block)))
+            }
+            PeerMessage::Consensus(ConsensusMessage::Proposal(p)) => {
+                let header = Header { genesis: other, ..p.header.clone() };
+                let forged = forge::proposal(&other, &self.key, p, header);
+                Some(PeerMessage::Consensus(ConsensusMessage::Proposal(forged)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Messages of heights and rounds to come, each truly signed.
+    fn flood(&mut self, message: &PeerMessage, tip: Height, random: &mut Random, out: &mut Vec<Letter>) {
+        for _ in 0..3 {
+            self.ahead += 1;
+            self.lies += 1;
+            let far = if random.chance(500) { 1 + self.ahead % 4 } else { self.ahead };
+            let (height, round) = (Height(tip.0 + far), random.below(1 + far) as u32);
+            let id = BlockId(Hash([random.below(256) as u8; 32]));
+            let message = match (random.below(4), message) {
+                (0, PeerMessage::Consensus(ConsensusMessage::Proposal(p))) => {
+                    let header = Header { height, ..p.header.clone() };
+                    let forged = forge::proposal(&self.genesis, &self.key, p, header);
+                    PeerMessage::Consensus(ConsensusMessage::Proposal(forged))
+                }
+                (1, _) => {
+                    let bytes = random.bytes(300).into();
+                    PeerMessage::Part(Part { height, round, block: id, index: 0, of: 1, bytes })
+                }
+                (2, _) => vote(self.own_vote(VoteKind::Prevote, height, round, id)),
+                _ => vote(self.own_vote(VoteKind::Precommit, height, round, id)),
+            };
+            post(&self.others(), &message, out);
+        }
+    }
+
+    /// What those who ask for blocks get instead.
+    fn falsified(&mut self, message: PeerMessage, random: &mut Random) -> PeerMessage {
+        match message {
+            PeerMessage::Blocks(mut blocks) if !blocks.is_empty() => {
+                self.lies += 1;
+                let at = random.below(blocks.len() as u64) as usize;
+                match random.below(5) {
+                    0 => blocks[at].0 = damaged(&blocks[at].0, random),
+                    1 => blocks.truncate(at),
+                    2 => blocks.rotate_left(at),
+                    3 => {
+                        let few = blocks[at].1.signatures.iter().take(1).cloned().collect::<Vec<_>>();
+                        blocks[at].1.signatures = few.try_into().expect("one");
+                    }
+                    _ => {
+                        let mut all = blocks[at].1.signatures.clone().into_vec();
+                        all[0].signature.0[5] ^= 1;
+                        blocks[at].1.signatures = all.try_into().expect("as many as before");
+                    }
+                }
+                PeerMessage::Blocks(blocks)
+            }
+            PeerMessage::Part(mut part) => {
+                self.lies += 1;
+                part.bytes = damaged(&part.bytes, random);
+                PeerMessage::Part(part)
+            }
+            other => other,
         }
     }
 
@@ -207,8 +352,11 @@ impl Liar {
             let Some(block) = whole(part) else { continue };
             let Some(replica) = replica.filter(|r| r.status().height.next() == part.height) else { continue };
             let twin = match self.behaviour {
-                Behaviour::EquivocatesOnProposals => forge::twin(replica.state(), &block),
-                Behaviour::ProposesInvalidBlocks => Some(forge::flawed(&block, random).1),
+                Behaviour::EquivocatesOnProposals => forge::twin(&self.genesis, replica.state(), &block),
+                Behaviour::ProposesInvalidBlocks => {
+                    Some(forge::flawed(&self.genesis, replica.state(), &block, random).1)
+                }
+                Behaviour::ProposesUntimely => self.untimely(replica.state(), &block, random),
                 _ => None,
             };
             if let Some(twin) = twin.filter(|t| t.header.id() != part.block) {
@@ -217,6 +365,19 @@ impl Liar {
             }
         }
         twins
+    }
+
+    /// The same block with a time that some or all clocks find wrong.
+    fn untimely(&self, state: &State, block: &Block, random: &mut Random) -> Option<Block> {
+        let bound = parameters(state).clock_bound_ms;
+        let time = block.header.time;
+        let time = match random.below(4) {
+            // Some find it timely, some not, and it becomes timely soon.
+            0 | 1 => time.plus(bound.saturating_sub(100) + random.below(400)),
+            2 => time.plus(bound + 1_000 + random.below(10_000)),
+            _ => TimeMs(time.0.saturating_sub(random.below(2 * bound))),
+        };
+        forge::rebuilt(&self.genesis, state, block, time, &block.transactions)
     }
 
     /// Shows its block to some and the other one to the rest: of an invalid one, everyone is the rest.
@@ -268,7 +429,8 @@ impl Liar {
         let far = Height(random.below(u64::MAX));
         // What is at work now, else it would be dropped unread.
         let unknown = (Height(1 + random.below(40)), BlockId(Hash([random.below(256) as u8; 32])));
-        let (height, id) = self.proposed.filter(|_| random.chance(700)).unwrap_or(unknown);
+        let newest = self.proposed.map(|(height, _, id)| (height, id));
+        let (height, id) = newest.filter(|_| random.chance(700)).unwrap_or(unknown);
         let mut v = SignedVote {
             kind: VoteKind::Precommit,
             height,

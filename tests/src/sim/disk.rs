@@ -1,10 +1,15 @@
-//! A disk in memory that can lose power at any write, and then loses or tears what was not synced.
+//! A disk in memory that can lose power at any write, and then loses or tears what was not synced; whose syncs
+//! take time; and whose bits flip. Each value is kept with a checksum, as a database keeps its blocks: what was
+//! damaged is not handed out. The vote log is a plain file: consensus has to find the damage itself.
 
 use std::collections::BTreeMap;
 
+use assent_proto::evidence::ValidatorLink;
 use assent_proto::field::Message;
-use assent_proto::{Block, BlockId, CommitCertificate, Event, Hash, Height, Leaf, ObjectRef, Receipt};
-use assent_replica::{Commit, Storage, StorageFault, Tip};
+use assent_proto::{
+    Block, BlockId, CertifiedHeader, CommitCertificate, Event, Hash, Height, Leaf, ObjectRef, Receipt,
+};
+use assent_replica::{Commit, Gap, Past, Storage, StorageFault, Tip};
 use bytes::Bytes;
 
 use super::Random;
@@ -20,14 +25,38 @@ pub struct Disk {
     pub blocks: BTreeMap<Height, (Bytes, CommitCertificate)>,
     /// What came of each block's transactions.
     pub outcomes: BTreeMap<Height, (Vec<Receipt>, Vec<Event>)>,
-    proposals: BTreeMap<Height, Vec<(u32, Bytes)>>,
+    /// Every change of the validators.
+    pub links: Vec<ValidatorLink>,
+    /// Heights of which something is missing.
+    pub gaps: Vec<Gap>,
+    /// The state that is being taken in, if one is.
+    pub staged: Option<BTreeMap<ObjectRef, Leaf>>,
+    /// How long a sync takes, ms.
+    pub sync_ms: u64,
+    /// Only so many of the newest blocks are kept, if said: for runs longer than memory.
+    pub keep: Option<u64>,
+    proposals: BTreeMap<Height, Vec<(u32, Bytes, Sum)>>,
+    sums: BTreeMap<Place, Sum>,
     log: Vec<u8>,
     /// Where each append to the log ended, of those not synced.
     appended: Vec<usize>,
     synced: usize,
+    /// The height that was noted as signed at, outside the log.
+    marked: Height,
     /// Writes until the power goes: the one that it reaches is not done, and nothing after it.
     fuse: Option<u64>,
+    spent_ms: u64,
 }
+
+/// Where a value is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Block(Height),
+    Leaf(ObjectRef),
+}
+
+/// A checksum.
+type Sum = [u8; 8];
 
 /// What becomes of the writes to the vote log that were not synced when the power went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +69,36 @@ pub enum Unsynced {
     Torn,
 }
 
+/// Where a bit flips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rot {
+    /// In a final block.
+    Block,
+    /// In a leaf of the state.
+    Leaf,
+    /// In the body of a proposal of the height at work.
+    Proposal,
+    /// In the vote log.
+    Log,
+}
+
+impl Rot {
+    /// All of them.
+    pub const ALL: [Rot; 4] = [Rot::Block, Rot::Leaf, Rot::Proposal, Rot::Log];
+}
+
 const POWER_CUT: &str = "power cut";
 
 impl Disk {
     /// Cuts the power at the `writes`-th write from now.
     pub fn cut_power_after(&mut self, writes: u64) {
         self.fuse = Some(writes);
+    }
+
+    /// A disk like `old`, with what a copy holds or with nothing.
+    pub fn in_place_of(old: &Disk, copy: Option<Disk>) -> Disk {
+        let (sync_ms, keep) = (old.sync_ms, old.keep);
+        Disk { sync_ms, keep, fuse: None, spent_ms: 0, ..copy.unwrap_or_default() }
     }
 
     /// What is left after the power went.
@@ -66,12 +119,52 @@ impl Disk {
         self.synced = end;
         self.appended.clear();
         self.fuse = None;
+        self.spent_ms = 0;
+        self.staged = None;
         self
+    }
+
+    /// Flips a bit, if there is something in that place; says whether.
+    pub fn rot(&mut self, what: Rot, random: &mut Random) -> bool {
+        let flip = |bytes: &[u8], random: &mut Random| {
+            let mut bytes = bytes.to_vec();
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << random.below(8);
+            bytes
+        };
+        match what {
+            Rot::Block => {
+                let n = self.blocks.len() as u64;
+                // One of the newest: old ones may never be read again.
+                let back = random.below(n.clamp(1, 8));
+                let Some((bytes, _)) = self.blocks.values_mut().nth_back(back as usize) else { return false };
+                *bytes = flip(bytes, random).into();
+            }
+            Rot::Leaf => {
+                let at = random.below(self.leaves.len().max(1) as u64) as usize;
+                let Some(leaf) = self.leaves.values_mut().nth(at) else { return false };
+                leaf.content = flip(&leaf.content, random).into();
+            }
+            Rot::Proposal => {
+                let Some((_, bytes, _)) = self.proposals.values_mut().flatten().next_back() else {
+                    return false;
+                };
+                *bytes = flip(bytes, random).into();
+            }
+            Rot::Log if self.log.is_empty() => return false,
+            Rot::Log => self.log = flip(&self.log, random),
+        }
+        true
     }
 
     /// Whether a fault is the power cut.
     pub fn is_power_cut(fault: &StorageFault) -> bool {
         fault.0 == POWER_CUT
+    }
+
+    /// How long writes have taken since this was asked last, ms.
+    pub fn take_spent(&mut self) -> u64 {
+        std::mem::take(&mut self.spent_ms)
     }
 
     /// The newest committed height.
@@ -98,6 +191,42 @@ impl Disk {
         }
         Ok(())
     }
+
+    fn synced_write(&mut self) -> Result<(), StorageFault> {
+        self.write()?;
+        self.spent_ms += self.sync_ms;
+        Ok(())
+    }
+
+    fn keep_block(&mut self, certified: &CertifiedHeader, block: &Bytes) {
+        let height = certified.header.height;
+        self.sums.insert(Place::Block(height), sum(block));
+        self.blocks.insert(height, (block.clone(), certified.certificate.clone()));
+    }
+
+    fn check(&self, place: Place, bytes: &[u8]) -> Result<(), StorageFault> {
+        match self.sums.get(&place) {
+            Some(kept) if *kept == sum(bytes) => Ok(()),
+            _ => Err(mismatch(&format!("{place:?}"))),
+        }
+    }
+
+    fn forget_old(&mut self, height: Height) {
+        let Some(keep) = self.keep.filter(|keep| height.0 > *keep) else { return };
+        let first = Height(height.0 - keep);
+        self.blocks = self.blocks.split_off(&first);
+        self.outcomes = self.outcomes.split_off(&first);
+        self.sums.remove(&Place::Block(Height(first.0 - 1)));
+    }
+}
+
+fn sum(bytes: &[u8]) -> Sum {
+    let hash = blake3::hash(bytes);
+    *hash.as_bytes().first_chunk().expect("a hash is longer")
+}
+
+fn mismatch(place: &str) -> StorageFault {
+    StorageFault(format!("the checksum of {place} does not hold"))
 }
 
 impl Storage for Disk {
@@ -106,24 +235,95 @@ impl Storage for Disk {
     }
 
     fn leaves(&mut self, each: &mut dyn FnMut(Leaf)) -> Result<(), StorageFault> {
-        self.leaves.values().cloned().for_each(each);
+        for leaf in self.leaves.values() {
+            self.check(Place::Leaf(leaf.object), &leaf.encode())?;
+            each(leaf.clone());
+        }
         Ok(())
     }
 
     fn block(&mut self, height: Height) -> Result<Option<(Bytes, CommitCertificate)>, StorageFault> {
-        Ok(self.blocks.get(&height).cloned())
+        let Some((bytes, certificate)) = self.blocks.get(&height) else { return Ok(None) };
+        // What is damaged is as good as missing.
+        let whole = self.check(Place::Block(height), bytes).is_ok();
+        Ok(whole.then(|| (bytes.clone(), certificate.clone())))
+    }
+
+    fn events(&mut self, height: Height) -> Result<Option<Vec<Event>>, StorageFault> {
+        Ok(self.outcomes.get(&height).map(|(_, events)| events.clone()))
+    }
+
+    fn links(&mut self) -> Result<Vec<ValidatorLink>, StorageFault> {
+        Ok(self.links.clone())
+    }
+
+    fn gaps(&mut self) -> Result<Vec<Gap>, StorageFault> {
+        Ok(self.gaps.clone())
+    }
+
+    fn fill(&mut self, past: &Past, gaps: &[Gap]) -> Result<(), StorageFault> {
+        self.write()?;
+        self.keep_block(&past.certified, &past.block);
+        let outcome = (past.receipts.clone(), past.events.clone());
+        self.outcomes.insert(past.certified.header.height, outcome);
+        self.gaps = gaps.to_vec();
+        Ok(())
+    }
+
+    fn begin_snapshot(&mut self) -> Result<(), StorageFault> {
+        self.synced_write()?;
+        self.staged = Some(BTreeMap::new());
+        Ok(())
+    }
+
+    fn put_leaves(&mut self, leaves: &[Leaf]) -> Result<(), StorageFault> {
+        self.write()?;
+        let staged = self.staged.as_mut().expect("a snapshot was begun");
+        staged.extend(leaves.iter().map(|l| (l.object, l.clone())));
+        Ok(())
+    }
+
+    fn put_block(&mut self, certified: &CertifiedHeader, block: &Bytes) -> Result<(), StorageFault> {
+        self.write()?;
+        self.keep_block(certified, block);
+        Ok(())
+    }
+
+    fn finish_snapshot(
+        &mut self,
+        tip: &Tip,
+        links: &[ValidatorLink],
+        gaps: &[Gap],
+    ) -> Result<(), StorageFault> {
+        self.synced_write()?;
+        self.leaves = self.staged.take().expect("a snapshot was begun");
+        for leaf in self.leaves.values() {
+            self.sums.insert(Place::Leaf(leaf.object), sum(&leaf.encode()));
+        }
+        self.tip = Some(tip.clone());
+        self.links = links.to_vec();
+        self.gaps = gaps.to_vec();
+        self.proposals.clear();
+        Ok(())
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<(), StorageFault> {
-        self.write()?;
+        self.synced_write()?;
         let height = commit.height();
         assert_eq!(height, self.height().next(), "blocks are committed in order, each once");
         assert_eq!(commit.mountains.count(), height.0);
-        self.leaves.extend(commit.leaves.iter().map(|l| (l.object, l.clone())));
-        self.blocks.insert(height, (commit.block.clone(), commit.certified.certificate.clone()));
+        for leaf in &commit.leaves {
+            self.sums.insert(Place::Leaf(leaf.object), sum(&leaf.encode()));
+            self.leaves.insert(leaf.object, leaf.clone());
+        }
+        self.keep_block(&commit.certified, &commit.block);
+        if let Some(next) = &commit.next_validators {
+            self.links.push(ValidatorLink { certified: commit.certified.clone(), next: next.clone() });
+        }
         self.outcomes.insert(height, (commit.receipts.clone(), commit.events.clone()));
         self.tip = Some(Tip { certified: commit.certified.clone(), mountains: commit.mountains.clone() });
         self.proposals = self.proposals.split_off(&height.next());
+        self.forget_old(height);
         Ok(())
     }
 
@@ -134,13 +334,17 @@ impl Storage for Disk {
         _: &BlockId,
         bytes: &Bytes,
     ) -> Result<(), StorageFault> {
-        self.write()?;
-        self.proposals.entry(height).or_default().push((round, bytes.clone()));
+        self.synced_write()?;
+        self.proposals.entry(height).or_default().push((round, bytes.clone(), sum(bytes)));
         Ok(())
     }
 
     fn proposals(&mut self, height: Height) -> Result<Vec<(u32, Bytes)>, StorageFault> {
-        Ok(self.proposals.get(&height).cloned().unwrap_or_default())
+        let kept = self.proposals.get(&height).into_iter().flatten();
+        let checked = |(round, bytes, kept): &(u32, Bytes, Sum)| {
+            if *kept == sum(bytes) { Ok((*round, bytes.clone())) } else { Err(mismatch("a proposal")) }
+        };
+        kept.map(checked).collect()
     }
 
     fn log_append(&mut self, bytes: &[u8]) -> Result<(), StorageFault> {
@@ -151,7 +355,7 @@ impl Storage for Disk {
     }
 
     fn log_sync(&mut self) -> Result<(), StorageFault> {
-        self.write()?;
+        self.synced_write()?;
         self.synced = self.log.len();
         self.appended.clear();
         Ok(())
@@ -162,10 +366,28 @@ impl Storage for Disk {
     }
 
     fn log_reset(&mut self) -> Result<(), StorageFault> {
-        self.write()?;
+        self.synced_write()?;
         self.log.clear();
         self.appended.clear();
         self.synced = 0;
         Ok(())
+    }
+
+    fn log_truncate(&mut self, bytes: usize) -> Result<(), StorageFault> {
+        self.synced_write()?;
+        self.log.truncate(bytes);
+        self.appended.clear();
+        self.synced = self.log.len();
+        Ok(())
+    }
+
+    fn log_mark(&mut self, height: Height) -> Result<(), StorageFault> {
+        self.synced_write()?;
+        self.marked = height;
+        Ok(())
+    }
+
+    fn log_marked(&mut self) -> Result<Height, StorageFault> {
+        Ok(self.marked)
     }
 }

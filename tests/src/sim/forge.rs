@@ -7,7 +7,8 @@ use assent_proto::block::tx_root;
 use assent_proto::envelope::verify;
 use assent_proto::field::Message;
 use assent_proto::{
-    Block, BlockId, Envelope, GenesisHash, Hash, Header, Height, SecretKey, Signature, TimeMs,
+    Block, BlockId, CommitCertificate, Envelope, GenesisHash, Hash, Header, Height, SecretKey, Signature,
+    TimeMs,
 };
 use assent_replica::{Part, PeerMessage};
 use bytes::Bytes;
@@ -55,13 +56,29 @@ pub fn rebuilt(
 ) -> Option<Block> {
     let txs: Vec<_> = verify(genesis, transactions).into_iter().collect::<Result<_, _>>().ok()?;
     let context = BlockContext { height: block.header.height, time };
-    let applied = apply(state, &ReplayWindow::new(), context, &txs).ok()?;
+    let parent = block.parent_certificate.as_ref().map_or_else(ParentTurns::default, |c| shown(state, c));
+    let applied = apply(state, &ReplayWindow::new(), context, &parent, &txs).ok()?;
     let mut rebuilt = Block { transactions: transactions.to_vec(), ..block.clone() };
     rebuilt.header.time = time;
     rebuilt.header.events_root = applied.events_root;
     rebuilt.header.state_root = applied.state.root();
     commit_to_body(&mut rebuilt);
     Some(rebuilt)
+}
+
+/// What the parent's certificate shows of the turns that led to it.
+fn shown(state: &State, certificate: &CommitCertificate) -> ParentTurns {
+    let turns = assent_ledger::turns(state);
+    let set = assent_ledger::validators(state).at(certificate.height).clone();
+    let order = set.turns(certificate.height, |a| turns.passed_over(a, certificate.height));
+    let address = |index: u32| set.validators[index as usize].address();
+    let turn = |round: usize| address(order[round % order.len()]);
+    let round = certificate.round as usize;
+    ParentTurns {
+        missed: (0..round.min(order.len())).map(turn).collect(),
+        proposer: Some(turn(round)),
+        signers: certificate.signatures.iter().map(|s| address(s.validator)).collect(),
+    }
 }
 
 fn commit_to_body(block: &mut Block) {

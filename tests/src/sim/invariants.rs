@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use assent_consensus::ConsensusMessage;
+use assent_genesis::Genesis;
+use assent_proto::envelope::verify;
 use assent_proto::event::EventKind;
 use assent_proto::field::Message;
 use assent_proto::transaction::body_id;
-use assent_proto::validators::VoteKind;
+use assent_proto::validators::{Validator, ValidatorSet, VoteKind};
 use assent_proto::{
-    Address, BlockId, BodyId, Envelope, Event, GenesisHash, GrantId, Hash, Height, ObjectKind, ObjectRef,
-    Receipt,
+    Address, Block, BlockId, BodyId, CommitCertificate, Envelope, Event, GenesisHash, GrantId, Hash, Height,
+    ObjectKind, ObjectRef, Receipt,
 };
 use assent_replica::{Commit, PeerMessage};
 
@@ -26,33 +28,74 @@ enum Signed {
 }
 
 /// Everything seen so far, and the first thing that was wrong.
-#[derive(Default)]
 pub struct Watch {
+    genesis: GenesisHash,
+    founders: ValidatorSet,
     /// Block and state root at each height, by the first correct machine that had it.
     chain: BTreeMap<Height, (BlockId, Hash)>,
     /// What each machine has told to be final.
     told: Vec<BTreeMap<Height, BlockId>>,
     said: BTreeMap<(Address, Height, u32, Signed), Option<BlockId>>,
+    /// Who was heard to prevote for what, liars too.
+    prevotes: BTreeMap<(Height, u32, BlockId), BTreeSet<Address>>,
+    /// What each correct machine has precommitted, by round.
+    locks: BTreeMap<(Address, Height), BTreeMap<u32, BlockId>>,
+    /// Blocks whose every part was looked at from outside.
+    looked_at: BTreeSet<BlockId>,
     /// Heights whose events were read.
     read: BTreeSet<Height>,
-    /// Final transactions with their codes: 0 for applied.
-    verdicts: BTreeMap<BodyId, u32>,
+    /// Final transactions with their heights and codes: 0 for applied.
+    verdicts: BTreeMap<BodyId, (Height, u32)>,
+    /// What happened, by kind.
+    kinds: BTreeSet<String>,
     /// Uses permitted on each grant, by height.
     permits: BTreeMap<ObjectRef, Vec<Height>>,
     revoked: BTreeMap<ObjectRef, Height>,
     one_time: BTreeSet<ObjectRef>,
+    /// Items that are graded anew at most once, to be closed; and when they were.
+    closing: BTreeSet<ObjectRef>,
+    closed: BTreeMap<ObjectRef, Height>,
     broken: Option<String>,
 }
 
 impl Watch {
-    /// Over so many machines.
-    pub fn new(machines: usize) -> Watch {
-        Watch { told: vec![BTreeMap::new(); machines], ..Watch::default() }
+    /// Over so many machines of a chain.
+    pub fn new(machines: usize, genesis: &Genesis) -> Watch {
+        Watch {
+            genesis: genesis.hash(),
+            founders: genesis.validators().clone(),
+            chain: BTreeMap::new(),
+            told: vec![BTreeMap::new(); machines],
+            said: BTreeMap::new(),
+            prevotes: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            looked_at: BTreeSet::new(),
+            read: BTreeSet::new(),
+            verdicts: BTreeMap::new(),
+            kinds: BTreeSet::new(),
+            permits: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            one_time: BTreeSet::new(),
+            closing: BTreeSet::new(),
+            closed: BTreeMap::new(),
+            broken: None,
+        }
+    }
+
+    /// One more machine is watched.
+    pub fn add_machine(&mut self) {
+        self.told.push(BTreeMap::new());
+    }
+
+    /// Who votes at a height.
+    fn validators(&self, _: Height) -> &ValidatorSet {
+        &self.founders
     }
 
     /// Holds the chain to what a workload says of its grants.
     pub fn expect(&mut self, workload: &Workload) {
         self.one_time.extend(workload.one_time.iter().map(|g| ObjectRef::from(*g)));
+        self.closing.extend(workload.closing.iter().map(|item| ObjectRef::from(*item)));
     }
 
     /// The first thing that was wrong.
@@ -76,6 +119,16 @@ impl Watch {
         self.verdicts.contains_key(body)
     }
 
+    /// The newest final height.
+    pub fn newest(&self) -> Height {
+        self.chain.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// At which height a transaction became final.
+    pub fn height_of(&self, body: &BodyId) -> Option<Height> {
+        self.verdicts.get(body).map(|(height, _)| *height)
+    }
+
     /// The newest height that a machine has told of.
     pub fn height(&self, at: usize) -> Height {
         self.told[at].keys().next_back().copied().unwrap_or_default()
@@ -88,7 +141,41 @@ impl Watch {
         self.must(height == newest.next(), || format!("machine {at} told {height:?} after {newest:?}"));
         self.told[at].insert(height, id);
         self.agree(at, height, (id, commit.state_root()));
-        self.read_outcome(height, &commit.receipts, &commit.events);
+        if self.read_outcome(height, &commit.receipts, &commit.events) {
+            self.look_at(at, &commit.block, &commit.certified.certificate);
+        }
+    }
+
+    /// What anyone can check of a final block without executing it: its certificate, the one of its parent
+    /// that it carries, every signature, and that what protects stands first.
+    fn look_at(&mut self, at: usize, bytes: &[u8], certificate: &CommitCertificate) {
+        let Ok(block) = Block::decode(bytes) else {
+            return self.violated(format!("machine {at} committed what is no block"));
+        };
+        let (height, id) = (block.header.height, block.header.id());
+        if !self.looked_at.insert(id) {
+            return;
+        }
+        let holds = certificate.verify(&self.genesis, self.validators(height), height, &id);
+        self.must(holds.is_ok(), || format!("machine {at}: the certificate of {height:?}: {holds:?}"));
+        let parent = height.previous().expect("blocks begin at 1");
+        let carried = match &block.parent_certificate {
+            None => parent == Height(0),
+            Some(c) => {
+                let set = self.validators(parent);
+                c.verify(&self.genesis, set, parent, &block.header.parent).is_ok()
+                    && c.hash() == block.header.parent_certificate
+            }
+        };
+        self.must(carried, || format!("machine {at}: {height:?} does not carry its parent's certificate"));
+        let txs: Result<Vec<_>, _> = verify(&self.genesis, &block.transactions).into_iter().collect();
+        let Ok(txs) = txs else {
+            return self.violated(format!("machine {at}: {height:?} holds a bad signature"));
+        };
+        let protects: Vec<_> = txs.iter().map(|tx| tx.body().action.protects()).collect();
+        self.must(protects.is_sorted_by(|a, b| a >= b), || {
+            format!("machine {at}: in {height:?} what protects does not stand first")
+        });
     }
 
     /// No two blocks at a height, and equal roots at equal heights.
@@ -99,18 +186,32 @@ impl Watch {
         });
     }
 
-    fn read_outcome(&mut self, height: Height, receipts: &[Receipt], events: &[Event]) {
+    /// Says whether it was news.
+    fn read_outcome(&mut self, height: Height, receipts: &[Receipt], events: &[Event]) -> bool {
         if !self.read.insert(height) {
-            return;
+            return false;
         }
         for r in receipts {
-            let before = self.verdicts.insert(r.body, r.code);
+            let before = self.verdicts.insert(r.body, (height, r.code));
             self.must(before.is_none(), || format!("{:?} is final twice", r.body));
         }
         events.iter().for_each(|e| self.read_event(height, e));
+        true
     }
 
     fn read_event(&mut self, height: Height, event: &Event) {
+        self.kinds.insert(format!("{:?}", event.core.kind));
+        let items: Vec<_> =
+            event.links.iter().map(|l| l.trail).filter(|t| self.closing.contains(t)).collect();
+        for item in items {
+            if event.core.kind == EventKind::Classified {
+                self.closed.entry(item).or_insert(height);
+            }
+            let closed = self.closed.get(&item).copied();
+            self.must(event.core.kind != EventKind::Permitted || closed.is_none(), || {
+                format!("{item:?} was used in {height:?}, closed in {closed:?}")
+            });
+        }
         let grants: Vec<_> =
             event.links.iter().map(|l| l.trail).filter(|t| t.kind == ObjectKind::Grant).collect();
         for grant in grants {
@@ -124,6 +225,10 @@ impl Watch {
                     self.must(revoked.is_none(), || format!("{grant:?} permitted after {revoked:?}"));
                 }
                 EventKind::Revoked => {
+                    let used = self.permits.get(&grant).and_then(|uses| uses.last()).copied();
+                    self.must(used != Some(height), || {
+                        format!("{grant:?} was used in {height:?}, which revoked it")
+                    });
                     self.revoked.insert(grant, height);
                 }
                 _ => {}
@@ -131,8 +236,36 @@ impl Watch {
         }
     }
 
-    /// A correct machine says something to others: it never contradicts what it signed, over restarts too.
+    /// Somebody, who may lie, says something to others in its own name.
+    pub fn overhears(&mut self, author: &Address, message: &PeerMessage) {
+        match message {
+            PeerMessage::Consensus(ConsensusMessage::Vote(v)) if v.validator == *author => {
+                if let Some(id) = v.block.filter(|_| v.kind == VoteKind::Prevote) {
+                    self.prevotes.entry((v.height, v.round, id)).or_default().insert(*author);
+                }
+            }
+            // In it stand votes that a liar may have told nobody otherwise.
+            PeerMessage::Consensus(ConsensusMessage::Polka(p)) => {
+                let heard = self.prevotes.entry((p.height, p.round, p.block)).or_default();
+                heard.extend(p.prevotes.iter().map(|v| v.validator));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a quorum was heard to prevote so; `me` need not be heard.
+    fn polka(&self, height: Height, round: u32, id: BlockId, me: &Address) -> bool {
+        let set = self.validators(height);
+        let heard = self.prevotes.get(&(height, round, id));
+        let voted = |a: &Address| a == me || heard.is_some_and(|heard| heard.contains(a));
+        let power = |v: &Validator| if voted(&v.address()) { u64::from(v.power) } else { 0 };
+        set.is_quorum(set.validators.iter().map(power).sum())
+    }
+
+    /// A correct machine says something to others: it never contradicts what it signed, over restarts too, and
+    /// keeps to what it is locked on.
     pub fn says(&mut self, me: &Address, message: &PeerMessage) {
+        self.overhears(me, message);
         let PeerMessage::Consensus(message) = message else { return };
         let (signed, author, value) = match message {
             ConsensusMessage::Vote(v) if v.kind == VoteKind::Prevote => {
@@ -150,6 +283,51 @@ impl Watch {
         self.must(first == value, || {
             format!("{author} signed two {signed:?} for {height:?} round {round}: {first:?}, {value:?}")
         });
+        if let Some(id) = value {
+            self.keeps_lock(me, height, round, signed, id);
+        }
+    }
+
+    /// Who precommitted a block prevotes for another only after a quorum prevoted for that one, not before its
+    /// own precommit's round; and a precommit follows a quorum of prevotes.
+    fn keeps_lock(&mut self, me: &Address, height: Height, round: u32, signed: Signed, id: BlockId) {
+        match signed {
+            Signed::Proposal => {}
+            Signed::Precommit => {
+                let polka = self.polka(height, round, id, me);
+                self.must(polka, || {
+                    format!("{me} precommitted at {height:?} round {round} without a quorum")
+                });
+                self.locks.entry((*me, height)).or_default().insert(round, id);
+            }
+            Signed::Prevote => {
+                let locks = self.locks.get(&(*me, height));
+                let newest = locks.and_then(|l| l.range(..round).next_back()).map(|(r, id)| (*r, *id));
+                let Some((locked, _)) = newest.filter(|(_, locked)| *locked != id) else { return };
+                let free = (locked..round).any(|r| self.polka(height, r, id, me));
+                self.must(free, || {
+                    format!("{me}, locked in round {locked} of {height:?}, prevoted for another in {round}")
+                });
+            }
+        }
+    }
+
+    /// A machine's disk was replaced by one that holds less: what it told is still on the chain, which the
+    /// others are held to.
+    pub fn replaced(&mut self, at: usize, disk: &Disk) {
+        self.told[at].retain(|height, _| *height <= disk.height());
+    }
+
+    /// Forgets what was said and told long before a height: for runs longer than memory.
+    pub fn forget_below(&mut self, height: Height) {
+        self.said.retain(|(_, h, _, _), _| *h >= height);
+        self.locks.retain(|(_, h), _| *h >= height);
+        self.prevotes = self.prevotes.split_off(&(height, 0, BlockId(Hash([0; 32]))));
+        self.chain = self.chain.split_off(&height);
+        self.read = self.read.split_off(&height);
+        self.told.iter_mut().for_each(|told| *told = told.split_off(&height));
+        self.verdicts.retain(|_, (h, _)| *h >= height);
+        self.looked_at.clear();
     }
 
     /// A correct machine came back: nothing that it acknowledged is missing, and what it had stored without
@@ -166,12 +344,16 @@ impl Watch {
             self.agree(at, height, block);
             self.told[at].insert(height, block.0);
             let (receipts, events) = &disk.outcomes[&height];
-            self.read_outcome(height, receipts, events);
+            if self.read_outcome(height, receipts, events) {
+                let (bytes, certificate) = &disk.blocks[&height];
+                self.look_at(at, bytes, certificate);
+            }
         }
     }
 
-    /// What a disk holds in the end: the chain without gaps, each transaction once, leaves that are its state.
-    pub fn check_disk(&mut self, at: usize, genesis: &GenesisHash, disk: &Disk) {
+    /// What a disk holds in the end: the chain without gaps, each transaction once, leaves that are its state;
+    /// each block carries its parent's certificate.
+    pub fn check_disk(&mut self, at: usize, disk: &Disk) {
         let mut seen = BTreeSet::new();
         for height in (1..=disk.height().0).map(Height) {
             let Some(block) = disk.read(height) else {
@@ -180,9 +362,11 @@ impl Watch {
             self.agree(at, height, (block.header.id(), block.header.state_root));
             for bytes in &block.transactions {
                 let envelope = Envelope::decode(bytes).expect("committed");
-                let id = body_id(genesis, &envelope.body);
+                let id = body_id(&self.genesis, &envelope.body);
                 self.must(seen.insert(id), || format!("machine {at} holds {id:?} twice"));
             }
+            let (bytes, certificate) = &disk.blocks[&height];
+            self.look_at(at, bytes, certificate);
         }
         let missing = self.verdicts.keys().find(|id| !seen.contains(id)).copied();
         self.must(missing.is_none(), || format!("machine {at} lacks {missing:?}, which was acknowledged"));
@@ -213,6 +397,11 @@ impl Watch {
 
     /// How many transactions were denied.
     pub fn denied(&self) -> usize {
-        self.verdicts.values().filter(|code| **code != 0).count()
+        self.verdicts.values().filter(|(_, code)| *code != 0).count()
+    }
+
+    /// The kinds of events that there were.
+    pub fn kinds(&self) -> &BTreeSet<String> {
+        &self.kinds
     }
 }

@@ -23,7 +23,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 pub use network::Weather;
-pub use plan::{Report, run_seed};
+pub use plan::{Fault, Report, run_seed};
 pub use run::Sim;
 
 /// A chain's founding document with the secrets that its institutions hold.
@@ -50,6 +50,12 @@ impl Founding {
     pub fn seven() -> Founding {
         static SEVEN: LazyLock<Founding> = LazyLock::new(|| Founding::of(7));
         SEVEN.clone()
+    }
+
+    /// Ten validators of the same four institutions.
+    pub fn ten() -> Founding {
+        static TEN: LazyLock<Founding> = LazyLock::new(|| Founding::of(10));
+        TEN.clone()
     }
 
     fn of(nodes: usize) -> Founding {

@@ -1,12 +1,13 @@
-//! What happens in the run of a seed: how many validators, who lies and how, which links fail, whose power
-//! goes, whose clock is wrong, what clients want. For a while everything goes wrong, then all is healed, and
-//! within a bounded time all correct validators must hold the same chain with everything in it.
+//! What happens in the run of a seed: how many validators, who lies and how, whose key or disk is not its own,
+//! which links fail, whose power goes, whose clock or disk is wrong, what clients want. For a while everything
+//! goes wrong, then all is healed, and within a bounded time all correct validators must hold the same chain
+//! with everything in it.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::byzantine::Behaviour;
-use super::disk::Unsynced;
+use super::disk::{Rot, Unsynced};
 use super::network::{Kind, Trouble};
 use super::{Founding, Random, Sim, Weather, workload};
 
@@ -15,6 +16,24 @@ pub const HEALED_BOUND_MS: u64 = 120_000;
 /// Least and most time in which things go wrong, ms.
 const FAULTS_MS: (u64, u64) = (4_000, 10_000);
 
+/// Whether unsynced writes of the vote log may be torn.
+const TEARS: bool = false;
+
+/// What one of the f validators does, or suffers, that the protocol allows for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// It lies.
+    Lies(Behaviour),
+    /// Two processes run with its key.
+    Twin,
+    /// It is restarted from an old copy of its disk.
+    OldDisk,
+    /// It is restarted with an empty disk.
+    EmptyDisk,
+    /// A bit of its disk flips.
+    Rots(Rot),
+}
+
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -22,18 +41,22 @@ pub struct Report {
     pub trace: blake3::Hash,
     /// Validators.
     pub validators: usize,
-    /// What the liars among them did.
-    pub behaviours: Vec<Behaviour>,
-    /// How often they lied.
+    /// What was wrong with some of them.
+    pub faults: Vec<Fault>,
+    /// How often liars lied.
     pub lies: u64,
     /// The height at the end.
     pub height: u64,
     /// Restarts of machines.
     pub restarted: usize,
+    /// Machines that stopped because of a damaged disk.
+    pub stopped: u64,
     /// Uses permitted.
     pub permitted: usize,
     /// Transactions denied.
     pub denied: usize,
+    /// What happened, by kind of event.
+    pub kinds: BTreeSet<String>,
     /// Virtual time from the healing until everything was final everywhere, ms.
     pub settled_ms: u64,
 }
@@ -51,21 +74,26 @@ pub fn run_seed(seed: u64) -> Result<Report, String> {
 fn run(seed: u64) -> Result<Report, String> {
     // A stream of its own, so that what is planned does not hang on what happens.
     let mut random = Random::new(seed ^ 0x5eed << 48);
-    let founding = if random.chance(60) { Founding::seven() } else { Founding::four() };
+    let founding = match random.below(1000) {
+        0..20 => Founding::ten(),
+        20..80 => Founding::seven(),
+        _ => Founding::four(),
+    };
     let n = founding.keys.len();
     let workload_of = founding.clone();
     let mut sim = Sim::found(seed, founding, weather(&mut random));
-    let liars = liars(n, &mut random);
-    for (at, behaviour) in &liars {
-        sim.corrupt(*at, *behaviour);
+    let faults_ms = FAULTS_MS.0 + random.below(FAULTS_MS.1 - FAULTS_MS.0);
+    let faults = faults(seed, n, &mut random);
+    for (at, fault) in &faults {
+        befall(&mut sim, *at, *fault, faults_ms, &mut random);
     }
     sim.start_all();
-    let faults_ms = FAULTS_MS.0 + random.below(FAULTS_MS.1 - FAULTS_MS.0);
     let mut work = workload::draw(&workload_of, &mut random, faults_ms);
     sim.watch.expect(&work);
     links(&mut sim, n, faults_ms, &mut random);
-    power(&mut sim, n, liars.is_empty(), faults_ms, &mut random);
+    power(&mut sim, &faults, faults_ms, &mut random);
     clocks(&mut sim, n, faults_ms, &mut random);
+    pauses(&mut sim, n, faults_ms, &mut random);
     sim.heal_in(faults_ms);
     let healed = sim.now.plus(faults_ms);
     sim.employ(std::mem::take(&mut work.steps));
@@ -76,12 +104,14 @@ fn run(seed: u64) -> Result<Report, String> {
     Ok(Report {
         trace: sim.trace(),
         validators: n,
-        behaviours: liars.iter().map(|(_, b)| *b).collect(),
+        faults: faults.into_iter().map(|(_, fault)| fault).collect(),
         lies: sim.lies(),
         height: sim.height(sim.correct()[0]).0,
         restarted: sim.came_back.len(),
+        stopped: sim.stopped,
         permitted: sim.watch.permitted(),
         denied: sim.watch.denied(),
+        kinds: sim.watch.kinds().clone(),
         settled_ms: sim.now.0 - healed.0,
     })
 }
@@ -94,14 +124,46 @@ fn weather(random: &mut Random) -> Weather {
     }
 }
 
-/// At most a third, less one: in two of three runs somebody lies.
-fn liars(n: usize, random: &mut Random) -> Vec<(usize, Behaviour)> {
-    if random.chance(333) {
-        return Vec::new();
-    }
+/// Up to f of 3f + 1 validators. Each kind of liar comes up in turn, so that no stretch of seeds lacks one.
+fn faults(seed: u64, n: usize, random: &mut Random) -> Vec<(usize, Fault)> {
     let first = random.below(n as u64) as usize;
-    let count = if n == 7 { 2 } else { 1 };
-    (0..count).map(|i| ((first + 3 * i) % n, random.pick(&Behaviour::ALL))).collect()
+    let slots = (0..(n - 1) / 3).map(|i| (first + 3 * i) % n);
+    let turn = seed as usize;
+    let mut drawn = Vec::new();
+    for (i, at) in slots.enumerate() {
+        let fault = match random.below(1000) {
+            0..300 => continue,
+            300..700 => Fault::Lies(Behaviour::ALL[(turn + i) % Behaviour::ALL.len()]),
+            700..780 => Fault::Twin,
+            780..860 => Fault::OldDisk,
+            860..920 => Fault::EmptyDisk,
+            _ => Fault::Rots(random.pick(&Rot::ALL)),
+        };
+        drawn.push((at, fault));
+    }
+    drawn
+}
+
+fn befall(sim: &mut Sim, at: usize, fault: Fault, faults_ms: u64, random: &mut Random) {
+    let (early, late) = (random.below(faults_ms / 2), random.below(faults_ms / 2));
+    match fault {
+        Fault::Lies(behaviour) => sim.corrupt(at, behaviour),
+        Fault::Twin => {
+            sim.double(at);
+        }
+        Fault::OldDisk => {
+            sim.copy_disk_in(early, at);
+            sim.replace_disk_in(early + 1 + late, at);
+        }
+        Fault::EmptyDisk => sim.replace_disk_in(early + late, at),
+        Fault::Rots(what) => {
+            sim.rot_in(early, at, what);
+            // What is damaged is read when it starts.
+            if random.chance(700) {
+                sim.start_in(early + random.below(2_000), at);
+            }
+        }
+    }
 }
 
 /// Partitions, one-way or both ways, and clogged links.
@@ -121,8 +183,9 @@ fn links(sim: &mut Sim, n: usize, faults_ms: u64, random: &mut Random) {
 
 /// Power that goes at some write, of one machine after the other or of all at once. A torn log makes a
 /// validator abstain for the height, which counts as a fault of its own: one at most, and no liar beside it.
-fn power(sim: &mut Sim, n: usize, may_tear: bool, faults_ms: u64, random: &mut Random) {
-    let torn = may_tear && random.chance(300);
+fn power(sim: &mut Sim, faults: &[(usize, Fault)], faults_ms: u64, random: &mut Random) {
+    let n = sim.machines();
+    let torn = TEARS && faults.is_empty() && random.chance(300);
     let victim = random.below(n as u64) as usize;
     let correct = sim.correct();
     let all_at = random.chance(80).then(|| random.below(faults_ms));
@@ -144,11 +207,30 @@ fn power(sim: &mut Sim, n: usize, may_tear: bool, faults_ms: u64, random: &mut R
     }
 }
 
+/// Clocks that are a little off, and some that are off by more than is allowed.
 fn clocks(sim: &mut Sim, n: usize, faults_ms: u64, random: &mut Random) {
     for at in 0..n {
-        sim.skew_in(0, at, random.below(300));
+        sim.skew_in(0, at, random.below(600) as i64 - 300);
         if random.chance(60) {
-            sim.skew_in(random.below(faults_ms), at, random.below(8_000));
+            sim.skew_in(random.below(faults_ms), at, random.below(12_000) as i64 - 4_000);
+        }
+    }
+}
+
+/// Processes that are stopped for a while, and disks that are slow to sync: a little, or so that a machine does
+/// not keep up.
+fn pauses(sim: &mut Sim, n: usize, faults_ms: u64, random: &mut Random) {
+    let usual = if random.chance(300) { 1 + random.below(8) } else { 0 };
+    for at in 0..n {
+        sim.slow_disk_in(0, at, usual);
+        if random.chance(100) {
+            let (ms, lasts) = (random.below(faults_ms), 500 + random.below(4_000));
+            sim.pause_in(ms, at, lasts);
+        }
+        if random.chance(80) {
+            let ms = random.below(faults_ms);
+            sim.slow_disk_in(ms, at, 20 + random.below(400));
+            sim.slow_disk_in(ms + 500 + random.below(3_000), at, usual);
         }
     }
 }

@@ -10,22 +10,26 @@ use assent_proto::field::Message;
 use assent_proto::keys::Algorithm;
 use assent_proto::transaction::Enrol;
 use assent_proto::{
-    Action, Address, Author, Body, BodyId, CommitCertificate, Height, SecretKey, TimeMs, VerifiedTx,
+    Action, Address, Author, Body, BodyId, CommitCertificate, Hash, Height, SecretKey, TimeMs, VerifiedTx,
 };
 use assent_replica::{Fault, Input, Output, PeerMessage, Replica};
 use bytes::Bytes;
 
 use super::byzantine::{Behaviour, Liar};
-use super::disk::{Disk, Unsynced};
+use super::disk::{Disk, Rot, Unsynced};
 use super::invariants::Watch;
 use super::machine::Machine;
 use super::network::{Network, Trouble, Weather};
-use super::workload::Step;
+use super::workload::{Step, What};
 use super::{Founding, Random};
 
 /// How long a client waits for what its transaction builds on, and for its being final, ms.
 const CLIENT_LOOKS_MS: u64 = 300;
 const CLIENT_PATIENCE_MS: u64 = 3_000;
+/// Who stopped because of a damaged disk comes back with an empty one after so long, ms.
+const REPAIR_MS: u64 = 1_500;
+/// Envelopes that are remembered as verified.
+const VERIFIED_MAX: usize = 4_096;
 
 /// What is going to happen.
 enum Event {
@@ -33,6 +37,11 @@ enum Event {
         from: usize,
         to: usize,
         bytes: Bytes,
+    },
+    /// What the network or the node's own doors tell a machine that did nothing when it happened.
+    Tell {
+        to: usize,
+        input: Input,
     },
     /// A client looks at where its transaction stands.
     Client(Box<Step>),
@@ -47,9 +56,39 @@ enum Event {
     Trouble(Trouble),
     Skew {
         at: usize,
-        ahead_ms: u64,
+        ahead_ms: i64,
+    },
+    /// Its process is stopped for a while, and what comes queues up.
+    Pause {
+        at: usize,
+        ms: u64,
+    },
+    SlowDisk {
+        at: usize,
+        sync_ms: u64,
+    },
+    CopyDisk {
+        at: usize,
+    },
+    /// It loses power, and comes back with its copied disk, or without a copy with an empty one.
+    ReplaceDisk {
+        at: usize,
+    },
+    Rot {
+        at: usize,
+        what: Rot,
     },
     Heal,
+}
+
+impl Event {
+    /// Whose turn it is, of those that wait while a machine does nothing.
+    fn machine(&self) -> Option<usize> {
+        match self {
+            Event::Deliver { to, .. } | Event::Tell { to, .. } => Some(*to),
+            _ => None,
+        }
+    }
 }
 
 /// Validators in one process.
@@ -76,8 +115,10 @@ pub struct Sim {
     pub came_back: BTreeMap<usize, Height>,
     /// What correct machines said of others.
     pub misbehaved: BTreeSet<(Address, &'static str)>,
-    /// What clients handed in or will.
+    /// What clients handed in or will, by ticket.
     pub submitted: BTreeSet<BodyId>,
+    /// Machines that stopped because of a damaged disk.
+    pub stopped: u64,
     machines: Vec<Machine>,
     queue: BTreeMap<(TimeMs, u64), Event>,
     sequence: u64,
@@ -85,6 +126,10 @@ pub struct Sim {
     seed: u64,
     founding: Founding,
     fresh: Vec<bool>,
+    /// What was signed for tickets whose transactions are signed late.
+    signed: BTreeMap<BodyId, VerifiedTx>,
+    /// Envelopes that were verified once need not be verified at each machine.
+    verified: BTreeMap<Hash, VerifiedTx>,
 }
 
 impl Sim {
@@ -105,12 +150,13 @@ impl Sim {
             operators: founding.operators.clone(),
             addresses: founding.addresses.clone(),
             network: Network::new(weather),
-            watch: Watch::new(n),
+            watch: Watch::new(n, &founding.genesis),
             random: Random::new(seed),
             blocks_sent: 0,
             came_back: BTreeMap::new(),
             misbehaved: BTreeSet::new(),
             submitted: BTreeSet::new(),
+            stopped: 0,
             machines: founding.keys.iter().map(|k| Machine::new(k.clone())).collect(),
             queue: BTreeMap::new(),
             sequence: 0,
@@ -118,6 +164,8 @@ impl Sim {
             seed,
             founding,
             fresh: vec![true; n],
+            signed: BTreeMap::new(),
+            verified: BTreeMap::new(),
         }
     }
 
@@ -128,6 +176,16 @@ impl Sim {
         self.machines[at].liar = Some(Liar::new(behaviour, &self.founding, at));
     }
 
+    /// Runs a second process with the key of a validator, before it is switched on. Says which machine it is.
+    pub fn double(&mut self, at: usize) -> usize {
+        let second = self.machines[at].second();
+        self.machines.push(second);
+        self.fresh.push(true);
+        self.watch.add_machine();
+        self.addresses.push(self.addresses[at]);
+        self.machines.len() - 1
+    }
+
     /// Switches all machines on.
     pub fn start_all(&mut self) {
         (0..self.machines.len()).for_each(|at| self.start(at));
@@ -136,14 +194,14 @@ impl Sim {
     /// Hands a workload to its clients, who do not give up.
     pub fn employ(&mut self, steps: Vec<Step>) {
         for step in steps {
-            self.submitted.insert(step.tx.body_id());
+            self.submitted.insert(step.ticket());
             self.after(step.at_ms, Event::Client(Box::new(step)));
         }
     }
 
     /// A client that does not give up hands a transaction to a validator, later to another, until it is final.
     pub fn submit_in(&mut self, ms: u64, tx: VerifiedTx) {
-        self.employ(vec![Step { tx, needs: Vec::new(), at_ms: ms }]);
+        self.employ(vec![Step { what: What::Signed(tx), needs: Vec::new(), at_ms: ms }]);
     }
 
     /// Cuts a machine's power at some write from then on.
@@ -161,9 +219,39 @@ impl Sim {
         self.after(ms, Event::Trouble(trouble));
     }
 
-    /// Sets a machine's clock ahead.
-    pub fn skew_in(&mut self, ms: u64, at: usize, ahead_ms: u64) {
+    /// Sets a machine's clock ahead, or behind.
+    pub fn skew_in(&mut self, ms: u64, at: usize, ahead_ms: i64) {
         self.after(ms, Event::Skew { at, ahead_ms });
+    }
+
+    /// Stops a machine's process for a while.
+    pub fn pause_in(&mut self, ms: u64, at: usize, lasts_ms: u64) {
+        self.after(ms, Event::Pause { at, ms: lasts_ms });
+    }
+
+    /// Sets how long a machine's disk takes for a sync.
+    pub fn slow_disk_in(&mut self, ms: u64, at: usize, sync_ms: u64) {
+        self.after(ms, Event::SlowDisk { at, sync_ms });
+    }
+
+    /// Copies a machine's disk away.
+    pub fn copy_disk_in(&mut self, ms: u64, at: usize) {
+        self.after(ms, Event::CopyDisk { at });
+    }
+
+    /// Restarts a machine with the copy of its disk, or without a copy with an empty one.
+    pub fn replace_disk_in(&mut self, ms: u64, at: usize) {
+        self.after(ms, Event::ReplaceDisk { at });
+    }
+
+    /// Flips a bit of a machine's disk.
+    pub fn rot_in(&mut self, ms: u64, at: usize, what: Rot) {
+        self.after(ms, Event::Rot { at, what });
+    }
+
+    /// Keeps only so many blocks on each disk.
+    pub fn keep_blocks(&mut self, keep: u64) {
+        self.machines.iter_mut().for_each(|m| m.keep_blocks(keep));
     }
 
     /// The network is in order and all machines are on, from then on.
@@ -176,14 +264,16 @@ impl Sim {
         let key = secret(name);
         let institutions = self.genesis.institutions();
         let enrol = Enrol { custodian: institutions[1].id, algorithm: Algorithm::Ed25519, key: key.public() };
+        let author = Author::Institution(institutions[0].id);
+        self.sign(author, Action::Enrol(enrol), &[&self.operators[0], &key])
+    }
+
+    /// A transaction signed now.
+    pub fn sign(&self, author: Author, action: Action, keys: &[&SecretKey]) -> VerifiedTx {
         let genesis = self.genesis.hash();
-        let body = Body {
-            chain: genesis.tag(),
-            expires_at: self.now.plus(300_000),
-            author: Author::Institution(institutions[0].id),
-            action: Action::Enrol(enrol),
-        };
-        let bytes = Envelope::sign(&genesis, &body, &[&self.operators[0], &key]).encode();
+        let expires_at = self.now.plus(300_000);
+        let body = Body { chain: genesis.tag(), expires_at, author, action };
+        let bytes = Envelope::sign(&genesis, &body, keys).encode();
         verify(&genesis, &[bytes]).remove(0).expect("signed above")
     }
 
@@ -193,6 +283,7 @@ impl Sim {
     pub fn run(&mut self, most_ms: u64, what: &str, done: impl Fn(&Sim) -> bool) -> Result<(), String> {
         let end = self.now.plus(most_ms);
         while !done(self) {
+            self.put_off();
             let event = self.queue.keys().next().map(|(t, _)| *t);
             let wakes = self.machines.iter().enumerate().filter_map(|(at, m)| Some((m.next_wake()?, at)));
             let wake = wakes.min();
@@ -215,6 +306,18 @@ impl Sim {
         Ok(())
     }
 
+    /// What is for a machine that does nothing just now waits in its order until it does something.
+    fn put_off(&mut self) {
+        while let Some((&(time, sequence), event)) = self.queue.first_key_value() {
+            let until = event.machine().map_or(TimeMs(0), |at| self.machines[at].busy_until);
+            if until <= time {
+                return;
+            }
+            let event = self.queue.remove(&(time, sequence)).expect("looked at above");
+            self.queue.insert((until, sequence), event);
+        }
+    }
+
     /// As [`Sim::run`], failing the test with the seed.
     pub fn run_until(&mut self, most_ms: u64, what: &str, done: impl Fn(&Sim) -> bool) {
         let seed = self.seed;
@@ -233,6 +336,11 @@ impl Sim {
     }
 
     // ---- looking
+
+    /// How many machines there are, those that run with another's key counted.
+    pub fn machines(&self) -> usize {
+        self.machines.len()
+    }
 
     /// The machines that do not lie.
     pub fn correct(&self) -> Vec<usize> {
@@ -265,7 +373,13 @@ impl Sim {
         let correct = self.correct();
         let height = self.height(correct[0]);
         correct.iter().all(|at| self.replica(*at).is_some_and(|r| r.status().height == height))
-            && self.submitted.iter().all(|b| self.watch.is_final(b))
+            && self.submitted.iter().all(|ticket| self.is_final(ticket))
+    }
+
+    /// Whether what a ticket stands for is final.
+    pub fn is_final(&self, ticket: &BodyId) -> bool {
+        let signed = self.signed.get(ticket).map(VerifiedTx::body_id);
+        self.watch.is_final(&signed.unwrap_or(*ticket))
     }
 
     /// Whether a machine's precommit is in a certificate above a height that a correct machine holds.
@@ -281,12 +395,11 @@ impl Sim {
 
     /// Fails unless the correct machines hold one chain with every acknowledged transaction in it once.
     pub fn check_disks(&mut self) -> Result<(), String> {
-        let genesis = self.genesis.hash();
         for at in self.correct() {
-            self.watch.check_disk(at, &genesis, self.machines[at].disk());
+            self.watch.check_disk(at, self.machines[at].disk());
         }
-        let liars = self.machines.iter().zip(&self.addresses).filter(|(m, _)| m.liar.is_some());
-        let liars: BTreeSet<_> = liars.map(|(_, address)| *address).collect();
+        let liars = self.machines.iter().filter(|m| !m.is_sound());
+        let liars: BTreeSet<_> = liars.map(|m| m.address).collect();
         if let Some((peer, what)) = self.misbehaved.iter().find(|(peer, _)| !liars.contains(peer)) {
             let what = format!("a correct validator, {peer}, was blamed: {what}");
             self.watch.violated(what);
@@ -317,6 +430,7 @@ impl Sim {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Deliver { from, to, bytes } => self.deliver(from, to, &bytes),
+            Event::Tell { to, input } => self.step(to, input),
             Event::Client(step) => self.client(step),
             Event::CutPower { at, writes, unsynced } => {
                 self.note(b'c', at, &[]);
@@ -330,25 +444,64 @@ impl Sim {
             }
             Event::Trouble(trouble) => self.network.trouble(trouble),
             Event::Skew { at, ahead_ms } => self.machines[at].ahead_ms = ahead_ms,
+            Event::Pause { at, ms } => {
+                let until = self.now.plus(ms);
+                self.machines[at].busy_until = self.machines[at].busy_until.max(until);
+            }
+            Event::SlowDisk { at, sync_ms } => self.machines[at].slow_disk(sync_ms),
+            Event::CopyDisk { at } => self.machines[at].copy_disk(),
+            Event::ReplaceDisk { at } => self.replace_disk(at),
+            Event::Rot { at, what } => {
+                self.note(b'b', at, &[]);
+                self.machines[at].rot(what, &mut self.random);
+            }
             Event::Heal => {
                 self.note(b'h', 0, &[]);
                 self.network.heal();
-                (0..self.machines.len()).for_each(|at| self.machines[at].ahead_ms = 0);
+                for at in 0..self.machines.len() {
+                    self.machines[at].ahead_ms = 0;
+                    self.machines[at].slow_disk(0);
+                    if self.machines[at].rotten {
+                        self.replace_disk(at);
+                    }
+                }
                 self.start_all();
             }
         }
     }
 
+    fn replace_disk(&mut self, at: usize) {
+        self.note(b'r', at, &[]);
+        self.stop(at);
+        self.machines[at].replace_disk();
+        self.watch.replaced(at, self.machines[at].disk());
+        self.start(at);
+    }
+
     fn client(&mut self, step: Box<Step>) {
-        if self.watch.is_final(&step.tx.body_id()) {
+        let ticket = step.ticket();
+        if self.is_final(&ticket) {
             return;
         }
-        if !step.needs.iter().all(|need| self.watch.is_final(need)) {
+        if !step.needs.iter().all(|need| self.is_final(need)) {
             return self.after(CLIENT_LOOKS_MS, Event::Client(step));
         }
+        let tx = match &step.what {
+            What::Signed(tx) => tx.clone(),
+            What::Late(late) => match self.signed.get(&ticket) {
+                Some(tx) => tx.clone(),
+                None => {
+                    let tx = late.sign(self);
+                    self.signed.insert(ticket, tx.clone());
+                    tx
+                }
+            },
+        };
         let at = self.random.below(self.machines.len() as u64) as usize;
-        self.note(b's', at, step.tx.envelope_id().as_bytes());
-        self.step(at, Input::Transactions { txs: vec![step.tx.clone()], gossip: true });
+        self.note(b's', at, tx.envelope_id().as_bytes());
+        if self.machines[at].busy_until <= self.now {
+            self.step(at, Input::Transactions { txs: vec![tx], gossip: true });
+        }
         self.after(CLIENT_PATIENCE_MS, Event::Client(step));
     }
 
@@ -367,15 +520,28 @@ impl Sim {
         };
         let input = match message {
             PeerMessage::Transactions(envelopes) if honest => {
-                let verdicts = verify(&self.genesis.hash(), &envelopes);
-                if verdicts.iter().any(Result::is_err) {
-                    self.watch.violated(format!("machine {from} passed on an unsigned transaction"));
-                }
-                Input::Transactions { txs: verdicts.into_iter().flatten().collect(), gossip: false }
+                let txs: Option<Vec<_>> = envelopes.iter().map(|e| self.verify_once(e)).collect();
+                let Some(txs) = txs else {
+                    return self.watch.violated(format!("machine {from} passed on an unsigned transaction"));
+                };
+                Input::Transactions { txs, gossip: false }
             }
             message => Input::Peer { from: self.addresses[from], message },
         };
         self.step(to, input);
+    }
+
+    fn verify_once(&mut self, envelope: &Bytes) -> Option<VerifiedTx> {
+        let hash = Hash(*blake3::hash(envelope).as_bytes());
+        if let Some(tx) = self.verified.get(&hash) {
+            return Some(tx.clone());
+        }
+        let tx = verify(&self.genesis.hash(), std::slice::from_ref(envelope)).remove(0).ok()?;
+        if self.verified.len() >= VERIFIED_MAX {
+            self.verified.clear();
+        }
+        self.verified.insert(hash, tx.clone());
+        Some(tx)
     }
 
     fn step(&mut self, at: usize, input: Input) {
@@ -387,11 +553,29 @@ impl Sim {
     fn stepped(&mut self, at: usize, result: Result<Vec<Output>, Fault>) {
         match result {
             Ok(outputs) if self.machines[at].liar.is_some() => self.lie(at, outputs),
-            Ok(outputs) => outputs.into_iter().for_each(|o| self.output(at, o)),
+            Ok(outputs) => {
+                outputs.into_iter().for_each(|o| self.output(at, o));
+                self.must_vote(at);
+            }
             Err(Fault::Storage(fault)) if Disk::is_power_cut(&fault) => self.stop(at),
             // Its own lies may make it stop; that is no one's loss.
             Err(_) if self.machines[at].liar.is_some() => self.machines[at].discard(),
+            Err(fault) if self.machines[at].rotten && stops_for_damage(&fault) => {
+                self.note(b'x', at, &[]);
+                self.stopped += 1;
+                self.stop(at);
+                self.after(REPAIR_MS, Event::ReplaceDisk { at });
+            }
             Err(fault) => self.watch.violated(format!("machine {at} stopped: {fault}")),
+        }
+    }
+
+    /// Whoever remembers all that it signed has no reason to abstain.
+    fn must_vote(&mut self, at: usize) {
+        let machine = &self.machines[at];
+        let abstains = machine.replica().and_then(|r| r.status().abstaining);
+        if let Some(why) = abstains.filter(|_| machine.is_sound()) {
+            self.watch.violated(format!("machine {at} abstains with a disk that lost nothing: {why}"));
         }
     }
 
@@ -399,25 +583,32 @@ impl Sim {
         let Some(mut liar) = self.machines[at].liar.take() else { return };
         let letters = liar.speak(outputs, self.machines[at].replica(), &mut self.random);
         self.machines[at].liar = Some(liar);
-        letters.into_iter().for_each(|(to, bytes)| self.send(at, to, &bytes));
+        for (to, bytes) in letters {
+            if let Ok(message) = PeerMessage::decode(&bytes) {
+                self.watch.overhears(&self.addresses[at], &message);
+            }
+            self.send(at, to, &bytes);
+        }
     }
 
     fn output(&mut self, at: usize, output: Output) {
         match output {
             Output::Broadcast(message) => {
-                self.watch.says(&self.addresses[at], &message);
+                self.hold_to(at, &message);
                 let bytes = message.encode();
                 for to in (0..self.machines.len()).filter(|to| *to != at) {
                     self.send(at, to, &bytes);
                 }
             }
             Output::Send { to, message } => {
-                self.watch.says(&self.addresses[at], &message);
+                self.hold_to(at, &message);
                 self.blocks_sent += matches!(message, PeerMessage::Blocks(_)) as u64;
-                match self.addresses.iter().position(|a| *a == to) {
-                    Some(to) => self.send(at, to, &message.encode()),
-                    None => self.watch.violated(format!("machine {at} speaks to a stranger, {to}")),
+                let bytes = message.encode();
+                let to: Vec<_> = (0..self.machines.len()).filter(|o| self.addresses[*o] == to).collect();
+                if to.is_empty() {
+                    self.watch.violated(format!("machine {at} speaks to a stranger"));
                 }
+                to.into_iter().filter(|to| *to != at).for_each(|to| self.send(at, to, &bytes));
             }
             Output::Committed(commit, state) => {
                 self.note(b'f', at, &commit.block_id().0.0);
@@ -433,9 +624,20 @@ impl Sim {
         }
     }
 
+    fn hold_to(&mut self, at: usize, message: &PeerMessage) {
+        let address = self.addresses[at];
+        if self.machines[at].is_sound() {
+            self.watch.says(&address, message);
+        } else {
+            self.watch.overhears(&address, message);
+        }
+    }
+
+    /// What a machine says leaves it when its disk is done.
     fn send(&mut self, from: usize, to: usize, bytes: &Bytes) {
+        let held = self.machines[from].busy_until.0.saturating_sub(self.now.0);
         for ms in self.network.ways(self.now, from, to, &mut self.random) {
-            self.after(ms, Event::Deliver { from, to, bytes: bytes.clone() });
+            self.after(held + ms, Event::Deliver { from, to, bytes: bytes.clone() });
         }
     }
 
@@ -443,7 +645,11 @@ impl Sim {
     pub fn stop(&mut self, at: usize) {
         if self.machines[at].stop(&mut self.random) {
             self.note(b'p', at, &[]);
-            self.tell_others(at, Input::PeerDown(self.addresses[at]));
+            let address = self.addresses[at];
+            let still = |m: &Machine| m.address == address && m.replica().is_some();
+            if !self.machines.iter().any(still) {
+                self.tell_others(at, Input::PeerDown(address));
+            }
         }
     }
 
@@ -451,37 +657,55 @@ impl Sim {
     pub fn start(&mut self, at: usize) {
         // Before it opens: a vote log may hold a decision that opening commits, and tells.
         if self.machines[at].liar.is_none() && self.machines[at].replica().is_none() {
-            let disk = self.machines[at].disk();
-            self.watch.restarted(at, disk);
+            if !self.machines[at].rotten {
+                self.watch.restarted(at, self.machines[at].disk());
+            }
+            let height = self.machines[at].disk().height();
             if !std::mem::replace(&mut self.fresh[at], false) {
-                self.came_back.insert(at, disk.height());
+                self.came_back.insert(at, height);
             }
         }
         let Some(result) = self.machines[at].start(self.now, &self.genesis) else { return };
         self.note(b'u', at, &[]);
         self.stepped(at, result);
+        if self.machines[at].replica().is_none() {
+            return;
+        }
         self.tell_others(at, Input::PeerUp(self.addresses[at]));
         for other in (0..self.machines.len()).filter(|other| *other != at) {
             if self.machines[other].replica().is_some() {
-                self.step(at, Input::PeerUp(self.addresses[other]));
+                self.tell(at, Input::PeerUp(self.addresses[other]));
             }
         }
     }
 
     fn tell_others(&mut self, at: usize, input: Input) {
-        (0..self.machines.len()).filter(|o| *o != at).for_each(|other| self.step(other, input.clone()));
+        (0..self.machines.len()).filter(|o| *o != at).for_each(|other| self.tell(other, input.clone()));
+    }
+
+    /// Now, or when it is done with what it does.
+    fn tell(&mut self, to: usize, input: Input) {
+        match self.machines[to].busy_until.0.checked_sub(self.now.0) {
+            Some(ms) if ms > 0 => self.after(ms, Event::Tell { to, input }),
+            _ => self.step(to, input),
+        }
     }
 
     fn describe(&self) -> String {
         let state = |(at, m): (usize, &Machine)| {
-            let role = m.liar.as_ref().map_or("correct".into(), |l| format!("{:?}", l.behaviour()));
+            let role = match &m.liar {
+                Some(liar) => format!("{:?}", liar.behaviour()),
+                None if m.twin => "one of two with a key".into(),
+                None if m.forgot || m.rotten => "with a bad disk".into(),
+                None => "correct".into(),
+            };
             match m.replica() {
                 Some(r) => format!("  {at} ({role}): {:?} wake {:?}\n", r.status(), r.next_wake()),
                 None => format!("  {at} ({role}): off\n"),
             }
         };
         let machines: String = self.machines.iter().enumerate().map(state).collect();
-        let open = self.submitted.iter().filter(|b| !self.watch.is_final(b)).count();
+        let open = self.submitted.iter().filter(|ticket| !self.is_final(ticket)).count();
         format!(
             "{} ms after the start, {open} of {} transactions open\n{machines}came back: {:?}, blamed: {:?}",
             self.now.0 - self.genesis.time().0 - 60_000,
@@ -490,4 +714,9 @@ impl Sim {
             self.misbehaved
         )
     }
+}
+
+/// Whether a fault is what a damaged disk has to lead to.
+fn stops_for_damage(fault: &Fault) -> bool {
+    matches!(fault, Fault::Storage(_) | Fault::DamagedState { .. } | Fault::DamagedBlock { .. })
 }

@@ -1,20 +1,66 @@
-//! What clients do in a run: real transactions of several kinds, with the races that matter. All are signed
-//! before the run begins; ids follow from bodies, so each client knows what it has to wait for.
+//! What clients do in a run: real transactions of every kind, with the races that matter. All but those that
+//! name a height are signed before the run begins; ids follow from bodies, so each client knows what it has to
+//! wait for.
 
-use assent_ledger::testing::{Four, Party, Scene, World, enrol, secret};
-use assent_proto::transaction::{Grant, RequestAccess, Revoke};
-use assent_proto::{Action, Author, BodyId, GrantId, VerifiedTx};
+use assent_ledger::testing::{
+    Four, Party, Scene, World, activity, digest, enrol, list, product, record, secret,
+};
+use assent_proto::transaction::{
+    ActivityKind, AttestErasure, Category, Classify, Deliver, Grant, Level, Opening, Purpose, RecordProof,
+    RequestAccess, ReviewOpening, Revoke,
+};
+use assent_proto::{
+    Action, Author, BodyId, Commitment, GrantId, Hash, ItemId, List, PermitId, TimeMs, VerifiedTx, merkle,
+};
 
-use super::{Founding, Random};
+use super::{Founding, Random, Sim};
 
 /// A client's transaction.
 pub struct Step {
     /// It.
-    pub tx: VerifiedTx,
-    /// What has to be final before it is handed in.
+    pub what: What,
+    /// What has to be final before it is handed in, by ticket.
     pub needs: Vec<BodyId>,
     /// The client wakes so many ms after the beginning.
     pub at_ms: u64,
+}
+
+/// A transaction, or what it is to be.
+#[allow(clippy::large_enum_variant, reason = "a few dozen in a run")]
+pub enum What {
+    /// Signed before the run; its ticket is its body id.
+    Signed(VerifiedTx),
+    /// Signed when its time has come.
+    Late(Late),
+}
+
+/// A delivery: it names the newest height that the custodian has seen.
+pub struct Late {
+    by: Party,
+    permit: PermitId,
+    manifest: Hash,
+    records: u32,
+    ticket: BodyId,
+}
+
+impl Step {
+    /// Names the transaction before it is signed.
+    pub fn ticket(&self) -> BodyId {
+        match &self.what {
+            What::Signed(tx) => tx.body_id(),
+            What::Late(late) => late.ticket,
+        }
+    }
+}
+
+impl Late {
+    /// Signs it now.
+    pub fn sign(&self, sim: &Sim) -> VerifiedTx {
+        let Late { permit, manifest, records, .. } = *self;
+        let released_height = sim.watch.newest();
+        let delivery = Deliver { permit, released_height, manifest, records, package: digest("package") };
+        sim.sign(self.by.author, Action::Deliver(delivery), &[&self.by.key])
+    }
 }
 
 /// All transactions of a run, and what must come of them.
@@ -28,6 +74,8 @@ pub struct Workload {
     pub used_up: Vec<GrantId>,
     /// Revoked before they were made: never permitted.
     pub born_revoked: Vec<GrantId>,
+    /// Open to all until they are graded anew: no use is permitted after that.
+    pub closing: Vec<ItemId>,
 }
 
 /// Transactions are signed to live until this long after the founding.
@@ -37,22 +85,30 @@ const SIGNED_AT_MS: u64 = 400_000;
 pub fn draw(founding: &Founding, random: &mut Random, spread_ms: u64) -> Workload {
     let mut scene = scene(founding);
     let mut w = Workload::default();
+    let open = open_item(&mut scene);
     let ready = w.lay_ground(&mut scene);
-    for _ in 0..1 + random.below(2) {
-        w.use_twice(&mut scene, &ready, random.below(spread_ms));
-    }
-    for _ in 0..1 + random.below(2) {
-        w.revoke_against_use(&mut scene, &ready, random.below(spread_ms));
-    }
+    let w = &mut w;
+    w.use_twice(&mut scene, &ready, random.below(spread_ms));
+    w.revoke_against_use(&mut scene, &ready, random.below(spread_ms));
     w.revoke_before_grant(&mut scene, &ready, random.below(spread_ms));
-    for n in 0..4 + random.below(6) {
+    for _ in 0..1 + random.below(3) {
+        let at_ms = random.below(spread_ms);
+        match random.below(6) {
+            0 => w.use_twice(&mut scene, &ready, at_ms),
+            1 => w.revoke_against_use(&mut scene, &ready, at_ms),
+            2 | 3 => w.make_something(&mut scene, &ready, at_ms, random),
+            4 => w.grade_against_use(&mut scene, &open, &ready, at_ms),
+            _ => w.denied(&mut scene, &ready, at_ms),
+        }
+    }
+    for n in 0..3 + random.below(4) {
         let (bureau, custodian) = (scene.four.bureau.clone(), scene.four.hospital_b.clone());
         let key = secret(&format!("stranger {n}"));
         let body = scene.world.body(&bureau, enrol(&custodian, &key));
         let tx = scene.world.seal(&body, &[&bureau.key, &key]);
         w.push(tx, &[], random.below(spread_ms));
     }
-    w
+    std::mem::take(w)
 }
 
 /// The ledger's sandbox on the chain of the run: its builders sign what the clients hand in.
@@ -60,27 +116,49 @@ fn scene(founding: &Founding) -> Scene {
     let genesis = &founding.genesis;
     let mut world = World::found(genesis.hash(), genesis.time(), genesis.leaves());
     world.wait(SIGNED_AT_MS);
-    let party = |slug| {
-        let found = genesis.institutions().iter().zip(&founding.operators).find(|(e, _)| e.slug == slug);
-        let (entry, key) = found.expect("the cast of every chain of tests");
-        Party { author: Author::Institution(entry.id), key: key.clone() }
-    };
     let four = Four {
-        bureau: party("bureau"),
-        hospital_a: party("hospital-a"),
-        hospital_b: party("hospital-b"),
-        insurer: party("insurer"),
+        bureau: founding.operator("bureau"),
+        hospital_a: founding.operator("hospital-a"),
+        hospital_b: founding.operator("hospital-b"),
+        insurer: founding.operator("insurer"),
     };
     let mut scene = Scene::in_world(world, four);
     scene.settle();
     scene
 }
 
+/// An item of hospital A that is open to all, with one record.
+struct OpenItem {
+    id: ItemId,
+    records: Vec<RecordProof>,
+}
+
+fn open_item(scene: &mut Scene) -> OpenItem {
+    let hospital = scene.four.hospital_a.clone();
+    let (category, open) = (Category::ClaimDocument, Opening::Unconditional);
+    let id = scene.world.item(&hospital, 9, category, Level::None, open);
+    let record = record(&scene.person, 50, 101);
+    let records = scene.world.anchor(&hospital, id, &[record], &[]);
+    OpenItem { id, records }
+}
+
 impl Workload {
     fn push(&mut self, tx: VerifiedTx, needs: &[BodyId], at_ms: u64) -> BodyId {
         let id = tx.body_id();
-        self.steps.push(Step { tx, needs: needs.to_vec(), at_ms });
+        self.steps.push(Step { what: What::Signed(tx), needs: needs.to_vec(), at_ms });
         id
+    }
+
+    fn sign(
+        &mut self,
+        scene: &mut Scene,
+        by: &Party,
+        action: Action,
+        needs: &[BodyId],
+        at_ms: u64,
+    ) -> BodyId {
+        let tx = scene.world.sign(by, action);
+        self.push(tx, needs, at_ms)
     }
 
     /// Enrolment, items, anchored records, the settlement: what the scene made, handed in anew. Those that
@@ -98,20 +176,17 @@ impl Workload {
 
     fn grant(&mut self, scene: &mut Scene, terms: Grant, needs: &[BodyId], at_ms: u64) -> GrantId {
         let person = scene.person.clone();
-        let tx = scene.world.sign(&person, Action::Grant(Box::new(terms)));
-        GrantId(self.push(tx, needs, at_ms).0)
+        GrantId(self.sign(scene, &person, Action::Grant(Box::new(terms)), needs, at_ms).0)
     }
 
     fn ask(&mut self, scene: &mut Scene, request: RequestAccess, needs: &[BodyId], at_ms: u64) -> BodyId {
         let insurer = scene.four.insurer.clone();
-        let tx = scene.world.sign(&insurer, Action::RequestAccess(Box::new(request)));
-        self.push(tx, needs, at_ms)
+        self.sign(scene, &insurer, Action::RequestAccess(Box::new(request)), needs, at_ms)
     }
 
     fn revoke(&mut self, scene: &mut Scene, grant: GrantId, needs: &[BodyId], at_ms: u64) -> BodyId {
         let person = scene.person.clone();
-        let tx = scene.world.sign(&person, Action::Revoke(Revoke { grant }));
-        self.push(tx, needs, at_ms)
+        self.sign(scene, &person, Action::Revoke(Revoke { grant }), needs, at_ms)
     }
 
     /// A grant for one use is used through two doors at once.
@@ -151,5 +226,85 @@ impl Workload {
         self.ask(scene, scene.ask(Some(grant)), &[ready, &[revoked, granted]].concat(), at_ms);
         self.one_time.push(grant);
         self.born_revoked.push(grant);
+    }
+
+    /// A permit, its delivery handed in twice, two activities on what came of it; then the grant is revoked and
+    /// the erasure attested. Sometimes the revocation races the delivery.
+    fn make_something(&mut self, scene: &mut Scene, ready: &[BodyId], at_ms: u64, random: &mut Random) {
+        let (insurer, hospital) = (scene.four.insurer.clone(), scene.four.hospital_a.clone());
+        let grant = self.grant(scene, scene.standing(&insurer), ready, at_ms);
+        let request = scene.ask_statistics(grant);
+        let leaves: Vec<_> = request.records.iter().map(|p| p.record.leaf()).collect();
+        let asked = self.ask(scene, request, &[BodyId(grant.0)], at_ms);
+        let permit = PermitId(asked.0);
+        let (manifest, records) = (merkle::root(&leaves), leaves.len() as u32);
+        let mut delivered = Vec::new();
+        for n in 0..2 {
+            let ticket = BodyId(digest(&format!("delivery {n} of {}", asked.0)));
+            let late = Late { by: hospital.clone(), permit, manifest, records, ticket };
+            self.steps.push(Step { what: What::Late(late), needs: vec![asked], at_ms });
+            delivered.push(ticket);
+        }
+        let first = product(&format!("first of {}", asked.0), Level::Moderate);
+        let second = product(&format!("second of {}", asked.0), Level::High);
+        let mask = activity(ActivityKind::Mask, &[permit], &[], &[&first]);
+        let masked = self.sign(scene, &insurer, mask, &delivered, at_ms);
+        let reuse = activity(ActivityKind::Aggregate, &[], &[first.id], &[&second]);
+        self.sign(scene, &insurer, reuse, &[masked], at_ms);
+        let after = if random.chance(500) { vec![masked] } else { vec![asked] };
+        let revoked = self.revoke(scene, grant, &after, at_ms);
+        let erasure = AttestErasure { grant, report: digest("report") };
+        self.sign(scene, &insurer, Action::AttestErasure(erasure), &[revoked, masked], at_ms);
+    }
+
+    /// An item that is open to all is closed while somebody uses it.
+    fn grade_against_use(&mut self, scene: &mut Scene, open: &OpenItem, ready: &[BodyId], at_ms: u64) {
+        let hospital = scene.four.hospital_a.clone();
+        for _ in 0..2 {
+            let request = RequestAccess {
+                item: open.id,
+                account: None,
+                purpose: Purpose::Statistics,
+                case: None,
+                records: list(open.records.clone()),
+                ..scene.ask(None)
+            };
+            self.ask(scene, request, ready, at_ms);
+        }
+        let (level, opening) = (Level::High, Opening::Prohibited);
+        let closed = Classify { item: open.id, level, opening, recipients: List::empty() };
+        self.sign(scene, &hospital, Action::Classify(closed), ready, at_ms);
+        self.closing.push(open.id);
+    }
+
+    /// Requests that no rule permits, and a review that only its purpose profits from.
+    fn denied(&mut self, scene: &mut Scene, ready: &[BodyId], at_ms: u64) {
+        let (bureau, stranger) = (scene.four.bureau.clone(), scene.four.hospital_b.clone());
+        let invented = GrantId(digest("a grant that nobody made"));
+        self.ask(scene, scene.ask(Some(invented)), ready, at_ms);
+        let marketing = RequestAccess { purpose: Purpose::Marketing, ..scene.ask(None) };
+        self.ask(scene, marketing, ready, at_ms);
+        let until = TimeMs(scene.world.at().time.0 + 3_600_000);
+        let requester = scene.four.insurer.institution();
+        let review = ReviewOpening { item: scene.item, requester, purpose: Purpose::Research, until };
+        self.sign(scene, &bureau, Action::ReviewOpening(review), ready, at_ms);
+        let down = Classify {
+            item: scene.item,
+            level: Level::None,
+            opening: Opening::Unconditional,
+            recipients: List::empty(),
+        };
+        self.sign(scene, &stranger, Action::Classify(down), ready, at_ms);
+        let anonymous = RequestAccess { staff: Commitment(digest("other staff")), ..scene.ask(None) };
+        self.ask(scene, anonymous, ready, at_ms);
+    }
+}
+
+impl Founding {
+    /// Who acts for an institution.
+    pub fn operator(&self, slug: &str) -> Party {
+        let mut entries = self.genesis.institutions().iter().zip(&self.operators);
+        let (entry, key) = entries.find(|(e, _)| e.slug == slug).expect("the cast of every chain of tests");
+        Party { author: Author::Institution(entry.id), key: key.clone() }
     }
 }
