@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Builds and hands over to assent-chaos: real validators on hosts of their own, among failing networks and processes.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+Usage: scripts/chaos.sh [--nodes 4|7] [--minutes N] [--seed S] [--persons P] [--pace-ms MS] [--out DIR] [--yes]
+       scripts/chaos.sh measure [--seconds N] [--rate R] [--clients C] [--yes]
+       scripts/chaos.sh soak [--minutes N] [--rate R] [--every SECONDS] [--yes]
+       scripts/chaos.sh --clean
+
+The first starts 4 (or 7) validators, each in a network namespace of its own, over a wire with delays of 5, 20 and 50 ms
+and 1 % loss. For 10 minutes it parts the network, makes links flap, kills with -9 and pauses at random, while clients
+submit. Then a checker that shares no code with the ledger's rules reads every node and all that clients were told. It
+exits with a number other than 0 if anything is wrong; its last line is "N passed, M failed". It needs root (or
+CAP_NET_ADMIN and CAP_SYS_ADMIN), iproute2, and bridges and VXLAN in the kernel.
+
+measure prints throughput and time to finality with all four validators up and with one killed; soak puts constant load
+on four and prints memory and file descriptors. Both run on loopback and need no rights.
+
+  --nodes N     how many validators (4 unless said)
+  --minutes N   for how long (10 unless said; soak: 30)
+  --seed S      chooses the faults (1 unless said)
+  --persons P   persons who live their lives at once (8 unless said)
+  --out DIR     keep the nodes' folders and logs and the clients' history there
+  --clean       remove the namespaces and bridges that killed runs have left behind, and do nothing else
+  --yes         install what is missing without asking (also with CI=true, or without a terminal)
+  --help        this text
+TEXT
+}
+
+setup=--ask
+pass=()
+for argument in "$@"; do
+    case $argument in
+        --help | -h) usage && exit ;;
+        --yes) setup=--yes ;;
+        *) pass+=("$argument") ;;
+    esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/setup.sh
+source scripts/setup.sh "$setup"
+
+target=${CARGO_TARGET_DIR:-target}
+cargo build --release --locked --workspace --bins
+exec "$target/release/assent-chaos" ${pass[@]+"${pass[@]}"}
