@@ -54,12 +54,26 @@ pub(crate) struct CatchUp {
 }
 
 impl CatchUp {
-    /// For a chain's validators.
-    pub(crate) fn new(validators: impl Iterator<Item = Address>) -> Self {
-        CatchUp { peers: validators.map(|a| (a, Peer::default())).collect(), ..CatchUp::default() }
+    /// The peers are these from now on: everyone who may connect besides us.
+    pub(crate) fn admit(&mut self, nodes: impl Iterator<Item = Address>) {
+        let mut before = std::mem::take(&mut self.peers);
+        self.peers = nodes.map(|a| (a, before.remove(&a).unwrap_or_default())).collect();
+        if self.asked.as_ref().is_some_and(|a| !self.peers.contains_key(&a.peer)) {
+            self.asked = None;
+        }
     }
 
-    /// Whether it is a validator of this chain.
+    /// Whether a peer is connected.
+    pub(crate) fn is_up(&self, peer: &Address) -> bool {
+        self.peers.get(peer).is_some_and(|p| p.up)
+    }
+
+    /// How many peers are connected.
+    pub(crate) fn connected(&self) -> usize {
+        self.peers.values().filter(|p| p.up).count()
+    }
+
+    /// Whether it is a node of this chain.
     pub(crate) fn knows(&self, peer: &Address) -> bool {
         self.peers.contains_key(peer)
     }
@@ -150,9 +164,9 @@ impl CatchUp {
             self.wake = Some(until);
             return None;
         }
-        if let Some(late) = self.asked.take() {
+        if let Some(late) = self.asked.take().and_then(|late| self.peers.get_mut(&late.peer)) {
             // Whoever does not answer has to tell its tip again before it is asked again.
-            self.peers.entry(late.peer).or_default().tip = Height(0);
+            late.tip = Height(0);
         }
         let peer = self.choose(now, head, at_once);
         let wait = if peer.is_some() { ANSWER_MS } else { RETRY_MS };
@@ -272,7 +286,7 @@ impl<S: Storage> Replica<S> {
         certificate: &CommitCertificate,
     ) -> Result<Result<Executed, &'static str>, Fault> {
         let (chain, height, id) = (&self.chain, self.head.height.next(), certificate.block);
-        if certificate.verify(&chain.genesis, &chain.validators, height, &id).is_err() {
+        if certificate.verify(&chain.genesis, self.head.next.set(), height, &id).is_err() {
             return Ok(Err("it sent a block without a quorum's certificate for the height asked for"));
         }
         let Ok(block) = execute::decode(&id, &bytes) else {

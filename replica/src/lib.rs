@@ -7,6 +7,7 @@
 
 mod catchup;
 mod execute;
+mod inquiry;
 mod message;
 mod parts;
 mod pool;
@@ -14,6 +15,7 @@ mod proposal;
 mod replica;
 mod restart;
 mod storage;
+mod voting;
 
 pub use message::{
     CATCH_UP_BLOCKS_MAX, CATCH_UP_BYTES_MAX, GOSSIP_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX, Part,

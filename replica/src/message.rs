@@ -76,6 +76,10 @@ pub enum PeerMessage {
         /// That height.
         height: Height,
     },
+    /// Asks for the newest statement of the sender's own that the one asked has seen: said after a start.
+    AskVotes,
+    /// The vote or proposal that was asked for, with its author's signature; none if none was seen.
+    Votes(Option<Box<ConsensusMessage>>),
 }
 
 const TRANSACTIONS: u8 = 1;
@@ -85,6 +89,8 @@ const GET_PROPOSAL: u8 = 4;
 const CATCH_UP: u8 = 5;
 const BLOCKS: u8 = 6;
 const TIP: u8 = 7;
+const ASK_VOTES: u8 = 8;
+const VOTES: u8 = 9;
 
 impl PeerMessage {
     /// The encoding.
@@ -105,6 +111,9 @@ impl PeerMessage {
                 .iter()
                 .fold(Writer::new(BLOCKS).u32(list.len() as u32), |w, (b, c)| w.sized(b).sized(&c.encode())),
             PeerMessage::Tip { height } => Writer::new(TIP).u64(height.0),
+            PeerMessage::AskVotes => Writer::new(ASK_VOTES),
+            PeerMessage::Votes(None) => Writer::new(VOTES),
+            PeerMessage::Votes(Some(m)) => Writer::new(VOTES).raw(&m.encode()),
         };
         out.0.into()
     }
@@ -129,6 +138,9 @@ impl PeerMessage {
             CATCH_UP => PeerMessage::CatchUp { from: Height(r.u64()?) },
             BLOCKS => PeerMessage::Blocks(r.list(CATCH_UP_BLOCKS_MAX, Reader::certified_block)?),
             TIP => PeerMessage::Tip { height: Height(r.u64()?) },
+            ASK_VOTES => PeerMessage::AskVotes,
+            VOTES if r.0.is_empty() => PeerMessage::Votes(None),
+            VOTES => PeerMessage::Votes(Some(Box::new(ConsensusMessage::decode(&r.rest())?))),
             _ => return Err(DecodeError::Enum("tag")),
         };
         if r.0.is_empty() { Ok(message) } else { Err(DecodeError::NotCanonical) }
@@ -258,9 +270,23 @@ mod tests {
             PeerMessage::Blocks(vec![(Bytes::from_static(b"block"), certificate)]),
             PeerMessage::Blocks(Vec::new()),
             PeerMessage::Tip { height: Height(u64::MAX) },
+            PeerMessage::AskVotes,
+            PeerMessage::Votes(None),
+            PeerMessage::Votes(Some(Box::new(vote()))),
         ];
         all.extend(Part::split(Height(9), 0, block, &body).into_iter().map(PeerMessage::Part));
         all
+    }
+
+    fn vote() -> ConsensusMessage {
+        ConsensusMessage::Vote(assent_consensus::SignedVote {
+            kind: assent_proto::validators::VoteKind::Prevote,
+            height: Height(9),
+            round: 3,
+            block: None,
+            validator: assent_proto::Address([4; 20]),
+            signature: assent_proto::Signature([5; 64]),
+        })
     }
 
     #[test]
@@ -302,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_never_panics_and_what_decodes_encodes_to_the_same(bytes in prop::collection::vec(any::<u8>(), 0..200), tag in 1u8..8) {
+        fn garbage_never_panics_and_what_decodes_encodes_to_the_same(bytes in prop::collection::vec(any::<u8>(), 0..200), tag in 1u8..10) {
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() { *first = tag; }
             let bytes = Bytes::from(bytes);

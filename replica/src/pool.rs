@@ -15,19 +15,49 @@ pub const POOL_BYTES_MAX: usize = 128 << 20;
 /// What one institution may hold at most: an equal share, but an eighth of the whole where there are many, for
 /// not all come at once.
 const SHARES_MAX: usize = 8;
+/// What a transaction counts against a share of a block besides its bytes: its signatures and its execution cost
+/// about as much.
+const COST_BYTES: usize = 512;
 
 /// Waiting transactions in the order of their arrival.
 pub(crate) struct Pool {
     entries: BTreeMap<u64, Entry>,
-    protecting: BTreeSet<u64>,
     by_body: BTreeMap<BodyId, u64>,
     by_envelope: BTreeMap<EnvelopeId, u64>,
     by_expiry: BTreeSet<(TimeMs, u64)>,
-    held: BTreeMap<InstitutionId, Load>,
+    held: BTreeMap<InstitutionId, Held>,
     total: Load,
     most: Load,
     share: Load,
     arrivals: u64,
+}
+
+/// What a block has room for.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    /// So many transactions.
+    pub(crate) transactions: usize,
+    /// So many bytes of them.
+    pub(crate) bytes: usize,
+}
+
+impl Room {
+    fn takes(&self, tx: &VerifiedTx) -> bool {
+        self.transactions > 0 && tx.bytes().len() <= self.bytes
+    }
+    fn take(&mut self, tx: &VerifiedTx) {
+        self.transactions -= 1;
+        self.bytes -= tx.bytes().len();
+    }
+}
+
+/// What waits of one institution.
+#[derive(Default)]
+struct Held {
+    load: Load,
+    /// By arrival: what protects, and the rest.
+    protecting: BTreeSet<u64>,
+    rest: BTreeSet<u64>,
 }
 
 struct Entry {
@@ -65,7 +95,6 @@ impl Pool {
         let shares = institutions.clamp(1, SHARES_MAX);
         Pool {
             entries: BTreeMap::new(),
-            protecting: BTreeSet::new(),
             by_body: BTreeMap::new(),
             by_envelope: BTreeMap::new(),
             by_expiry: BTreeSet::new(),
@@ -102,16 +131,18 @@ impl Pool {
         debug_assert!(!self.holds(&tx.body_id()), "asked before");
         let bytes = tx.bytes().len();
         let held = self.held.entry(institution).or_default();
-        if !self.total.takes(bytes, &self.most) || !held.takes(bytes, &self.share) {
+        if !self.total.takes(bytes, &self.most) || !held.load.takes(bytes, &self.share) {
             return Err(Invalid::Busy);
         }
-        held.add(bytes);
+        held.load.add(bytes);
         self.total.add(bytes);
         let at = self.arrivals;
         self.arrivals += 1;
         if tx.body().action.protects() {
-            self.protecting.insert(at);
-        }
+            held.protecting.insert(at)
+        } else {
+            held.rest.insert(at)
+        };
         self.by_body.insert(tx.body_id(), at);
         self.by_envelope.insert(tx.envelope_id(), at);
         self.by_expiry.insert((tx.body().expires_at, at));
@@ -119,11 +150,46 @@ impl Pool {
         Ok(())
     }
 
-    /// In the order in which a block takes them: what protects first, then by arrival.
-    pub(crate) fn in_order(&self) -> impl Iterator<Item = &VerifiedTx> {
-        let first = self.protecting.iter().map(|at| &self.entries[at].tx);
-        let rest = self.entries.values().map(|e| &e.tx).filter(|tx| !tx.body().action.protects());
-        first.chain(rest)
+    /// What goes into a block of that room, of what `may` be in it: what protects first, then the rest, each by
+    /// arrival. If not all have room, each institution gets as much of it as any other that has so much to send;
+    /// in the block's order a share makes no difference.
+    pub(crate) fn choose(&self, mut room: Room, mut may: impl FnMut(&VerifiedTx) -> bool) -> Vec<VerifiedTx> {
+        let mut chosen = self.fair(&mut room, &mut may, |held| &held.protecting);
+        chosen.extend(self.fair(&mut room, &mut may, |held| &held.rest));
+        chosen.into_iter().map(|at| self.entries[&at].tx.clone()).collect()
+    }
+
+    /// Takes turns: next is always the institution that was given the least so far, and among equals the one
+    /// whose transaction has waited longest.
+    fn fair(
+        &self,
+        room: &mut Room,
+        may: &mut impl FnMut(&VerifiedTx) -> bool,
+        queue: impl Fn(&Held) -> &BTreeSet<u64>,
+    ) -> Vec<u64> {
+        let mut queues: BTreeMap<InstitutionId, _> =
+            self.held.iter().map(|(id, held)| (*id, queue(held).iter().copied())).collect();
+        let mut turns = BTreeSet::new();
+        for (id, queue) in &mut queues {
+            turns.extend(queue.next().map(|at| (0, at, *id)));
+        }
+        let mut chosen = Vec::new();
+        while let Some((given, at, id)) = turns.pop_first() {
+            let tx = &self.entries[&at].tx;
+            if !room.takes(tx) {
+                continue; // the others may have smaller ones
+            }
+            let fits = may(tx);
+            if fits {
+                room.take(tx);
+                chosen.push(at);
+            }
+            let given = if fits { given + COST_BYTES + tx.bytes().len() } else { given };
+            let next = queues.get_mut(&id).and_then(Iterator::next);
+            turns.extend(next.map(|at| (given, at, id)));
+        }
+        chosen.sort_unstable();
+        chosen
     }
 
     /// Drops a transaction.
@@ -149,14 +215,15 @@ impl Pool {
         let Entry { tx, institution } =
             self.entries.remove(&at).expect("the indexes name entries that are there");
         let (body, bytes) = (tx.body_id(), tx.bytes().len());
-        self.protecting.remove(&at);
         self.by_body.remove(&body);
         self.by_envelope.remove(&tx.envelope_id());
         self.by_expiry.remove(&(tx.body().expires_at, at));
         self.total.sub(bytes);
         let held = self.held.get_mut(&institution).expect("counted when it was admitted");
-        held.sub(bytes);
-        if held.count == 0 {
+        held.load.sub(bytes);
+        held.protecting.remove(&at);
+        held.rest.remove(&at);
+        if held.load.count == 0 {
             self.held.remove(&institution);
         }
         body
@@ -199,6 +266,8 @@ mod tests {
         verify(&genesis, &[bytes]).remove(0).expect("signed above")
     }
 
+    const WIDE: Room = Room { transactions: 100, bytes: 1 << 20 };
+
     fn institution(n: u8) -> InstitutionId {
         InstitutionId(Hash([n; 32]))
     }
@@ -208,7 +277,7 @@ mod tests {
         let mut pool = Pool::bounded(10, 1 << 20, 1);
         let all = [tx(1, 9, false), tx(2, 9, true), tx(3, 9, false), tx(4, 9, true)];
         all.iter().for_each(|t| pool.admit(t.clone(), institution(1)).unwrap());
-        let order: Vec<_> = pool.in_order().map(VerifiedTx::body_id).collect();
+        let order: Vec<_> = pool.choose(WIDE, |_| true).iter().map(VerifiedTx::body_id).collect();
         assert_eq!(order, [1, 3, 0, 2].map(|i| all[i].body_id()));
     }
 
@@ -231,6 +300,51 @@ mod tests {
     }
 
     #[test]
+    fn a_contended_block_is_shared_and_what_a_share_leaves_goes_to_the_others() {
+        let mut pool = Pool::bounded(100, 1 << 20, 1);
+        // One institution sends twenty, then two others two and nine.
+        for (n, who) in
+            (0..20).map(|n| (n, 1)).chain((20..22).map(|n| (n, 2))).chain((22..31).map(|n| (n, 3)))
+        {
+            pool.admit(tx(n, 9, n % 5 == 4), institution(who)).unwrap();
+        }
+        let whose = |tx: &VerifiedTx| {
+            let at = pool.by_body[&tx.body_id()];
+            (pool.entries[&at].institution.0.0[0], at)
+        };
+        let of = |room: Room| pool.choose(room, |_| true).iter().map(whose).collect::<Vec<_>>();
+        let count = |chosen: &[(u8, u64)], who| chosen.iter().filter(|(w, _)| *w == who).count();
+        // Six protect: four of the first institution, two of the third.
+        let chosen = of(Room { transactions: 16, ..WIDE });
+        assert_eq!(chosen[..6].iter().map(|(_, at)| *at).collect::<Vec<_>>(), [4, 9, 14, 19, 24, 29]);
+        assert!(chosen[6..].is_sorted_by_key(|(_, at)| *at), "by arrival: {chosen:?}");
+        assert_eq!([1, 2, 3].map(|who| count(&chosen[6..], who)), [4, 2, 4], "ten places for the rest");
+        // Bytes are shared as places are, and where all have room nothing is left out.
+        let bytes = tx(0, 9, false).bytes().len();
+        let chosen = of(Room { transactions: 100, bytes: 6 * tx(4, 9, true).bytes().len() + 6 * bytes });
+        assert_eq!([1, 2, 3].map(|who| count(&chosen[6..], who)), [2, 2, 2]);
+        assert_eq!(of(WIDE).len(), 31);
+        // What may not be in it takes nobody's share.
+        let none_of_first = pool.choose(Room { transactions: 8, ..WIDE }, |tx| whose(tx).0 != 1);
+        assert_eq!(none_of_first.len(), 8);
+    }
+
+    #[test]
+    fn with_room_for_one_nobody_waits_for_ever() {
+        let mut pool = Pool::bounded(100, 1 << 20, 1);
+        for n in 0..6 {
+            pool.admit(tx(n, 9, false), institution(3 - n / 2)).unwrap();
+        }
+        let mut order = Vec::new();
+        while pool.len() > 0 {
+            let one = pool.choose(Room { transactions: 1, ..WIDE }, |_| true).remove(0);
+            order.push(pool.by_body[&one.body_id()]);
+            pool.remove(&one.body_id());
+        }
+        assert_eq!(order, [0, 1, 2, 3, 4, 5], "the oldest goes first among equals");
+    }
+
+    #[test]
     fn the_expired_leave_every_index() {
         let mut pool = Pool::bounded(10, 1 << 20, 1);
         let (old, last, young) = (tx(1, 5, true), tx(2, 7, false), tx(3, 9, false));
@@ -240,6 +354,6 @@ mod tests {
         assert_eq!(pool.expire(TimeMs(7)), [old.body_id()], "expiry is inclusive");
         assert!(!pool.holds(&old.body_id()) && pool.get(&old.envelope_id()).is_none());
         assert_eq!(pool.expire(TimeMs(10)), [last.body_id(), young.body_id()]);
-        assert_eq!((pool.len(), pool.bytes(), pool.in_order().count()), (0, 0, 0));
+        assert_eq!((pool.len(), pool.bytes(), pool.choose(WIDE, |_| true).len()), (0, 0, 0));
     }
 }

@@ -6,13 +6,14 @@
 
 use assent_consensus as consensus;
 use assent_consensus::SignedProposal;
-use assent_proto::{Address, BlockId, Header, Height, TimeMs};
+use assent_proto::{Address, BlockId, CommitCertificate, Header, Height, TimeMs};
 
-use crate::execute::{self, Executed};
+use crate::execute::{self, Chain, Executed};
 use crate::message::{Part, PeerMessage};
 use crate::parts::Taken;
 use crate::replica::{Fault, Output, Replica};
 use crate::storage::Storage;
+use crate::voting::Voting;
 
 /// A body that does not come by itself is asked for after so long, and again, ms.
 const BODY_PATIENCE_MS: u64 = 200;
@@ -22,10 +23,12 @@ const SEEN_PER_ROUND_MAX: usize = 2;
 const SEEN_MAX: usize = 32;
 /// Rounds above our own of which proposals and parts are taken.
 const ROUNDS_AHEAD_MAX: u32 = 4;
+/// Rounds of the height after the one in progress of which proposals are kept.
+const EARLY_ROUNDS: u32 = 2;
 /// Executed blocks kept in memory at one height.
 const CANDIDATES_MAX: usize = 8;
 
-/// A proposal whose signature holds.
+/// A proposal of the height in progress whose signature holds.
 pub(crate) struct Seen {
     header: Header,
     round: u32,
@@ -37,17 +40,10 @@ pub(crate) struct Seen {
     asked: usize,
 }
 
-impl Seen {
-    /// Of which height.
-    pub(crate) fn height(&self) -> Height {
-        self.header.height
-    }
-}
-
 impl<S: Storage> Replica<S> {
     /// Answers consensus, which wants a block of ours, at once.
     pub(crate) fn propose(&mut self, height: Height, round: u32) -> Result<(), Fault> {
-        let Some(me) = self.me.filter(|_| height == self.head.height.next()) else { return Ok(()) };
+        let Some(me) = self.me().filter(|_| height == self.head.height.next()) else { return Ok(()) };
         let id = match self.built_before(me, height, round) {
             Some(id) => id,
             None => self.build(me, height, round)?,
@@ -74,7 +70,9 @@ impl<S: Storage> Replica<S> {
     }
 
     fn build(&mut self, me: Address, height: Height, round: u32) -> Result<BlockId, Fault> {
-        let (executed, block, refused) = execute::build(&self.chain, &self.head, me, self.now, &self.pool);
+        let certificate = self.parent_certificate();
+        let (executed, block, refused) =
+            execute::build(&self.chain, &self.head, certificate, me, self.now, &self.pool);
         for (body, reason) in refused {
             self.pool.remove(&body);
             self.out.push(Output::Refused { body, reason });
@@ -84,6 +82,13 @@ impl<S: Storage> Replica<S> {
         self.bodies.put(id, round, executed.bytes.clone(), block, true);
         self.remember(id, Ok(executed));
         Ok(id)
+    }
+
+    /// The head's certificate with the precommits that came after the decision, so that the slow are seen to
+    /// live.
+    fn parent_certificate(&self) -> Option<CommitCertificate> {
+        let ours = |c: &&CommitCertificate| c.height == self.head.height && c.block == self.head.id;
+        self.consensus.certificate().filter(ours).cloned().or_else(|| self.head.certificate.clone())
     }
 
     /// Sends a body again, for another round.
@@ -102,23 +107,26 @@ impl<S: Storage> Replica<S> {
 
     /// A proposal came; consensus has it already.
     pub(crate) fn proposal_heard(&mut self, proposal: SignedProposal) {
+        let next = self.head.height.next();
+        if proposal.header.height == next.next() {
+            return self.proposal_came_early(proposal);
+        }
         let SignedProposal { round, valid_round, ref header, proposer, .. } = proposal;
         let id = header.id();
         if let Some(seen) = self.seen.get_mut(&id) {
-            if seen.valid_round.is_none() && valid_round.is_some() && signed(&self.chain, &proposal) {
+            let news = seen.valid_round.is_none() && valid_round.is_some();
+            if news && signed(&self.chain, &self.head.next, &proposal) {
                 seen.valid_round = valid_round;
             }
             return;
         }
-        let (height, next) = (header.height, self.head.height.next());
-        let rivals = self.seen.values().filter(|s| (s.height(), s.round) == (height, round)).count();
-        let ours = if height == next { self.round() } else { 0 };
-        let far = height > next.next() || round > ours.saturating_add(ROUNDS_AHEAD_MAX);
-        if far || rivals >= SEEN_PER_ROUND_MAX || !signed(&self.chain, &proposal) {
+        let rivals = self.seen.values().filter(|s| s.round == round).count();
+        let far = header.height != next || round > self.round().saturating_add(ROUNDS_AHEAD_MAX);
+        if far || rivals >= SEEN_PER_ROUND_MAX || !signed(&self.chain, &self.head.next, &proposal) {
             return;
         }
         while self.seen.len() >= SEEN_MAX {
-            let oldest = self.seen.iter().min_by_key(|(_, s)| (s.height(), s.round)).map(|(id, _)| *id);
+            let oldest = self.seen.iter().min_by_key(|(_, s)| s.round).map(|(id, _)| *id);
             oldest.and_then(|id| self.seen.remove(&id));
         }
         let ask_at = self.now.plus(BODY_PATIENCE_MS);
@@ -127,15 +135,51 @@ impl<S: Storage> Replica<S> {
         self.seen.insert(id, seen);
     }
 
+    /// Keeps a proposal of the height after the one in progress. Whose turn it is there may depend on the block
+    /// that is not decided yet, so there is one place for each who could have it.
+    fn proposal_came_early(&mut self, proposal: SignedProposal) {
+        let place = (proposal.round, proposal.proposer);
+        if proposal.round >= EARLY_ROUNDS || self.early.contains_key(&place) {
+            return;
+        }
+        let voting = self.voting_after_next();
+        let key = voting.by_address(&proposal.proposer).map(|v| v.key);
+        if key.is_some_and(|k| k.verify(&proposal.message(&self.chain.genesis).0, &proposal.signature)) {
+            self.early.insert(place, proposal);
+        }
+    }
+
+    /// Who will vote at the height after the one in progress, as far as it is known.
+    fn voting_after_next(&self) -> Voting {
+        Voting::at(&self.head.state, self.head.height.next().next())
+    }
+
+    /// A height is over: what came early for the next is looked at.
+    pub(crate) fn leave_proposals(&mut self) {
+        self.candidates.clear();
+        self.seen.clear();
+        let next = self.head.height.next();
+        self.bodies.advance(next);
+        for proposal in std::mem::take(&mut self.early).into_values() {
+            if proposal.header.height == next {
+                self.proposal_heard(proposal);
+            }
+        }
+    }
+
     /// A part came.
     pub(crate) fn part_heard(&mut self, from: Address, part: Part) {
         let next = self.head.height.next();
-        let round = if part.height == next { self.round() } else { 0 };
-        let near = part.height == next || part.height == next.next();
-        if !near || part.round > round.saturating_add(ROUNDS_AHEAD_MAX) {
+        let (round, turn) = if part.height == next {
+            (self.round(), self.head.next.proposer(part.round))
+        } else if part.height == next.next() {
+            (0, self.voting_after_next().proposer(part.round))
+        } else {
+            return;
+        };
+        if part.round > round.saturating_add(ROUNDS_AHEAD_MAX) {
             return;
         }
-        let turn = self.chain.validators.proposer(part.height, part.round).address();
         if self.bodies.take(self.now, from, turn == from, part) == Taken::Lied {
             self.blame(from, "it sent a body that is not the block asked for");
         }
@@ -143,7 +187,7 @@ impl<S: Storage> Replica<S> {
 
     /// Answers every proposal that can be answered; says whether there was one.
     pub(crate) fn judge_proposals(&mut self) -> Result<bool, Fault> {
-        let open = self.of_next_height().filter(|(id, s)| !s.answered && self.bodies.get(id).is_some());
+        let open = self.seen.iter().filter(|(id, s)| !s.answered && self.bodies.get(id).is_some());
         let open: Vec<_> = open.map(|(id, _)| *id).collect();
         for id in open {
             self.execute_body(&id);
@@ -214,8 +258,7 @@ impl<S: Storage> Replica<S> {
     /// Asks for bodies that do not come by themselves: of the proposer first, then of the others in turn.
     pub(crate) fn ask_for_bodies(&mut self) {
         let (now, height) = (self.now, self.head.height.next());
-        let missing =
-            self.of_next_height().filter(|(id, s)| s.ask_at <= now && self.bodies.get(id).is_none());
+        let missing = self.seen.iter().filter(|(id, s)| s.ask_at <= now && self.bodies.get(id).is_none());
         let missing: Vec<_> = missing.map(|(id, _)| *id).collect();
         for block in missing {
             let peers = self.catch_up.in_turn(now);
@@ -267,18 +310,13 @@ impl<S: Storage> Replica<S> {
             // What is too old will not become timely.
             Some(_) => Some(TimeMs(seen.header.time.0.saturating_sub(bound))).filter(|due| *due > self.now),
         };
-        self.of_next_height().filter_map(wake).min()
-    }
-
-    fn of_next_height(&self) -> impl Iterator<Item = (&BlockId, &Seen)> {
-        let next = self.head.height.next();
-        self.seen.iter().filter(move |(_, s)| s.height() == next)
+        self.seen.iter().filter_map(wake).min()
     }
 }
 
 /// Whether the validator whose turn it is signed the proposal.
-fn signed(chain: &execute::Chain, proposal: &SignedProposal) -> bool {
-    let turn = chain.validators.proposer(proposal.header.height, proposal.round);
-    proposal.proposer == turn.address()
-        && turn.key.verify(&proposal.message(&chain.genesis).0, &proposal.signature)
+fn signed(chain: &Chain, voting: &Voting, proposal: &SignedProposal) -> bool {
+    let key = voting.by_address(&proposal.proposer).map(|v| v.key);
+    proposal.proposer == voting.proposer(proposal.round)
+        && key.is_some_and(|k| k.verify(&proposal.message(&chain.genesis).0, &proposal.signature))
 }

@@ -1,20 +1,22 @@
 //! The machine itself: inputs in, outputs out, and the order in which things happen between them. Each part
 //! of the work has a file of its own; here they are put together, and here alone consensus is stepped.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use assent_consensus as consensus;
 use assent_consensus::log::{LogFault, VoteLog};
-use assent_consensus::{Abstention, Consensus, ConsensusMessage, Evidence};
+use assent_consensus::{Abstention, Consensus, ConsensusMessage, Evidence, SignedProposal};
 use assent_ledger::State;
+use assent_proto::validators::{VoteKind, address};
 use assent_proto::{
     Address, BlockId, BodyId, CertifiedHeader, CommitCertificate, GenesisHash, Hash, Height, Invalid, Leaf,
-    ObjectRef, TimeMs, VerifiedTx, envelope,
+    ObjectRef, PublicKey, TimeMs, VerifiedTx, envelope,
 };
 
 use crate::catchup::{CatchUp, diverged};
 use crate::execute::{Chain, Executed, Head, Reject};
+use crate::inquiry::Inquiry;
 use crate::message::{GOSSIP_BYTES_MAX, PeerMessage, TRANSACTIONS_MAX};
 use crate::parts::Bodies;
 use crate::pool::{Pool, answerable};
@@ -41,9 +43,9 @@ pub enum Input {
         /// The message.
         message: PeerMessage,
     },
-    /// A connection to a validator is there.
+    /// A connection to a node is there.
     PeerUp(Address),
-    /// The last connection to a validator is gone.
+    /// The last connection to a node is gone.
     PeerDown(Address),
 }
 
@@ -68,6 +70,8 @@ pub enum Output {
         /// Why. [`Invalid::Busy`] may be tried again, the others may not.
         reason: Invalid,
     },
+    /// A validator contradicted itself: to be put on the chain. Told once for each contradiction.
+    Equivocation(Evidence),
     /// A peer broke the protocol; the node decides the consequence.
     Misbehaved {
         /// Who.
@@ -76,6 +80,9 @@ pub enum Output {
         what: &'static str,
     },
 }
+
+/// Contradictions that are remembered, so that each is told once.
+const CONTRADICTIONS_MAX: usize = 256;
 
 /// Why a validator stops. Nothing of this is to be retried.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -161,14 +168,28 @@ pub struct Status {
     pub state_root: Hash,
     /// Why this validator signs nothing at the height in progress, if so.
     pub abstaining: Option<Abstention>,
+    /// Whether the validators that are connected, with us if we are one, are no quorum: nothing can be decided.
+    pub waiting_for_quorum: bool,
+    /// Whether it still asks the others, after its start, for what they have seen of it, and votes not before.
+    pub inquiring: bool,
+    /// Peers that are connected, observers among them.
+    pub connected: usize,
+    /// Validators of the height in progress.
+    pub validators: usize,
+    /// Whether we are one of them.
+    pub voting: bool,
+    /// Those of them whose turns come last, because they missed some.
+    pub passed_over: Vec<Address>,
+    /// The highest height that is final as far as connected peers say.
+    pub target: Height,
 }
 
 /// A validator, or an observer that follows without a vote.
 pub struct Replica<S: Storage> {
     pub(crate) storage: S,
     pub(crate) chain: Chain,
-    /// Our address, if we are a validator.
-    pub(crate) me: Option<Address>,
+    /// Our key, if we have one. Whether it votes is for each height to say.
+    pub(crate) key: Option<PublicKey>,
     /// Leaves that block 1 writes besides its own; empty afterwards.
     pub(crate) founding: Vec<Leaf>,
     pub(crate) head: Head,
@@ -176,19 +197,29 @@ pub struct Replica<S: Storage> {
     pub(crate) consensus: Consensus,
     /// Whether that height is decided and its body is still missing.
     pub(crate) awaiting_body: bool,
+    /// Whether the vote log holds what was said before the start, so that the height goes on without a reason.
+    pub(crate) resumes: bool,
     /// What consensus asked for and was not done yet.
     pub(crate) work: VecDeque<consensus::Output>,
     pub(crate) out: Vec<Output>,
     pub(crate) now: TimeMs,
     pub(crate) bodies: Bodies,
-    /// Proposals of the height above the head, and some of the next.
+    /// Proposals of the height above the head.
     pub(crate) seen: BTreeMap<BlockId, Seen>,
+    /// One of each proposer for each of the first rounds of the height after.
+    pub(crate) early: BTreeMap<(u32, Address), SignedProposal>,
     /// Their verdicts.
     pub(crate) candidates: BTreeMap<BlockId, Result<Executed, Reject>>,
     /// Why nothing is signed at the height in progress, if so.
     pub(crate) abstaining: Option<Abstention>,
     pub(crate) catch_up: CatchUp,
+    pub(crate) inquiry: Inquiry,
+    /// Contradictions that were told.
+    pub(crate) contradicted: BTreeSet<Contradiction>,
 }
+
+/// Names a contradiction: height, round, who, and in what.
+type Contradiction = (Height, u32, Address, Option<VoteKind>);
 
 impl<S: Storage> Replica<S> {
     /// Takes one input at `now` and says what is to be done. A fault is final: the replica may not be stepped
@@ -204,7 +235,10 @@ impl<S: Storage> Replica<S> {
                 let message = PeerMessage::Tip { height: self.head.height };
                 self.out.push(Output::Send { to: peer, message });
             }
-            Input::PeerDown(peer) => self.catch_up.up(&peer, false),
+            Input::PeerDown(peer) => {
+                self.catch_up.up(&peer, false);
+                self.inquiry.down(&peer);
+            }
         }
         self.settle()
     }
@@ -215,10 +249,15 @@ impl<S: Storage> Replica<S> {
         if self.consensus.is_running() {
             let consensus = self.consensus.next_wake();
             wake = consensus.into_iter().chain(self.next_proposal_wake()).fold(wake, TimeMs::min);
-        } else if !self.awaiting_body {
+        } else if !self.awaiting_body && self.may_begin() {
             wake = wake.min(self.heartbeat());
         }
-        Some(wake)
+        Some(self.next_question().map_or(wake, |ask| ask.min(wake)))
+    }
+
+    /// The address of our key.
+    pub(crate) fn me(&self) -> Option<Address> {
+        self.key.as_ref().map(address)
     }
 
     /// The state after the newest final block.
@@ -228,6 +267,10 @@ impl<S: Storage> Replica<S> {
 
     /// How the validator is.
     pub fn status(&self) -> Status {
+        let (voting, me) = (&self.head.next, self.me());
+        let present = |a: &Address| Some(*a) == me || self.catch_up.is_up(a);
+        let turns = assent_ledger::turns(&self.head.state);
+        let passed_over = |a: &&Address| turns.passed_over(a, self.head.height.next());
         Status {
             height: self.head.height,
             time: self.head.time,
@@ -237,6 +280,13 @@ impl<S: Storage> Replica<S> {
             catching_up: self.catch_up.asking(),
             state_root: self.head.state.root(),
             abstaining: self.abstaining,
+            waiting_for_quorum: !voting.is_quorum(present),
+            inquiring: !self.may_begin(),
+            connected: self.catch_up.connected(),
+            validators: voting.addresses().len(),
+            voting: me.is_some_and(|me| voting.holds(&me)),
+            passed_over: voting.addresses().iter().filter(passed_over).copied().collect(),
+            target: self.catch_up.target().max(self.head.height),
         }
     }
 
@@ -281,6 +331,7 @@ impl<S: Storage> Replica<S> {
         }
         self.ask_for_bodies();
         self.ask_for_blocks();
+        self.ask_for_votes();
         self.tell_tip(false);
         Ok(std::mem::take(&mut self.out))
     }
@@ -288,7 +339,9 @@ impl<S: Storage> Replica<S> {
     /// No empty blocks: a height begins when something waits, when others have begun it, or when the chain was
     /// silent for too long.
     fn height_wanted(&self) -> bool {
-        !self.awaiting_body && (self.pool.len() > 0 || self.others_began() || self.now >= self.heartbeat())
+        let wanted =
+            || self.resumes || self.pool.len() > 0 || self.others_began() || self.now >= self.heartbeat();
+        !self.awaiting_body && wanted() && self.may_begin()
     }
 
     fn others_began(&self) -> bool {
@@ -302,10 +355,12 @@ impl<S: Storage> Replica<S> {
     /// Starts consensus on the height above the head, with what the vote log remembers of it.
     pub(crate) fn begin_height(&mut self) -> Result<(), Fault> {
         let remembered = self.storage.log_read()?;
-        let height = self.head.height.next();
+        let (height, turns, floor) = (self.head.height.next(), self.head.next.turns(), self.inquiry.floor());
         let mut log = Log { storage: &mut self.storage, fault: None };
-        let outputs = self.consensus.start_height(self.now, height, &remembered, &mut log);
+        let outputs = self.consensus.start_height(self.now, height, turns, floor, &remembered, &mut log);
         let outputs = log.outcome(outputs)?;
+        self.close_inquiry();
+        self.resumes = false;
         self.abstaining = None;
         self.work.extend(outputs);
         Ok(())
@@ -326,7 +381,7 @@ impl<S: Storage> Replica<S> {
             O::GetValue { height, round } => self.propose(height, round)?,
             O::Restream { height, round, block, .. } => self.restream(height, round, block)?,
             O::Decided { certified } => self.decided(certified)?,
-            O::Equivocation(evidence) => self.equivocation(&evidence),
+            O::Equivocation(evidence) => self.equivocation(evidence),
             O::Abstaining { why, .. } => self.abstaining = Some(why),
             O::Refused { .. } => {} // a peer's fault was blamed when it came in
         }
@@ -363,11 +418,15 @@ impl<S: Storage> Replica<S> {
             events: applied.events,
             leaves: with_founding(std::mem::take(&mut self.founding), applied.changes),
             mountains: head.mountains.clone(),
+            next_validators: (head.next.hash() != self.head.next.hash()).then(|| head.next.set().clone()),
         });
         self.storage.commit(&commit)?;
         self.storage.log_reset()?;
         self.head = head;
         self.leave_height();
+        if commit.leaves.iter().any(|l| l.object == ObjectRef::NODES) {
+            self.follow_nodes();
+        }
         self.clear_pool(&commit);
         self.out.push(Output::Committed(commit, self.head.state.clone()));
         self.tell_tip(true);
@@ -375,13 +434,31 @@ impl<S: Storage> Replica<S> {
     }
 
     fn leave_height(&mut self) {
-        self.awaiting_body = false;
+        (self.awaiting_body, self.resumes) = (false, false);
+        self.abstaining = None;
         self.consensus.committed(self.head.height);
-        self.candidates.clear();
+        self.know_voters();
+        self.leave_proposals();
         self.catch_up.advanced();
+    }
+
+    /// Tells consensus whose messages may come early: of the next height and, if others vote there, of the one
+    /// after.
+    pub(crate) fn know_voters(&mut self) {
         let next = self.head.height.next();
-        self.bodies.advance(next);
-        self.seen.retain(|_, s| s.height() >= next);
+        let validators = assent_ledger::validators(&self.head.state);
+        let later = validators.at(next.next());
+        if later != self.head.next.set() {
+            self.consensus.know(later);
+        }
+        self.consensus.know(self.head.next.set());
+    }
+
+    /// Speaks from now on with those nodes that the newest state admits, whether they vote or observe.
+    pub(crate) fn follow_nodes(&mut self) {
+        let me = self.me();
+        let nodes = assent_ledger::nodes(&self.head.state).nodes;
+        self.catch_up.admit(nodes.iter().map(|n| address(&n.key)).filter(|a| Some(*a) != me));
     }
 
     /// What was committed leaves the pool, and what no later block may hold.
@@ -436,7 +513,7 @@ impl<S: Storage> Replica<S> {
 
     fn hear(&mut self, from: Address, message: PeerMessage) -> Result<(), Fault> {
         if !self.catch_up.knows(&from) {
-            self.blame(from, "it is no validator of this chain");
+            self.blame(from, "it is no node of this chain");
             return Ok(());
         }
         match message {
@@ -449,6 +526,8 @@ impl<S: Storage> Replica<S> {
             PeerMessage::CatchUp { from: height } => self.serve_blocks(from, height)?,
             PeerMessage::Blocks(blocks) => self.blocks_heard(from, blocks)?,
             PeerMessage::Tip { height } => self.tip_heard(from, height),
+            PeerMessage::AskVotes => self.votes_asked(from),
+            PeerMessage::Votes(newest) => self.votes_heard(from, newest),
         }
         Ok(())
     }
@@ -468,7 +547,6 @@ impl<S: Storage> Replica<S> {
         let (height, next) = (message.height(), self.head.height.next());
         if height < next {
             self.tell_tip_to(from);
-            return Ok(());
         }
         if height > next {
             self.catch_up.has(&from, Height(height.0 - 1));
@@ -487,12 +565,19 @@ impl<S: Storage> Replica<S> {
         Ok(())
     }
 
-    fn equivocation(&mut self, evidence: &Evidence) {
-        let peer = match evidence {
-            Evidence::Votes(vote, _) => vote.validator,
-            Evidence::Proposals(two) => two.0.proposer,
+    /// A validator contradicted itself. Both statements bear its signature, whoever passed them on.
+    fn equivocation(&mut self, evidence: Evidence) {
+        let (height, round, who, kind) = match &evidence {
+            Evidence::Votes(vote, _) => (vote.height, vote.round, vote.validator, Some(vote.kind)),
+            Evidence::Proposals(two) => (two.0.header.height, two.0.round, two.0.proposer, None),
         };
-        self.blame(peer, "it signed two different messages for one round");
+        while self.contradicted.len() >= CONTRADICTIONS_MAX {
+            self.contradicted.pop_first();
+        }
+        if self.contradicted.insert((height, round, who, kind)) {
+            self.out.push(Output::Equivocation(evidence));
+            self.blame(who, "it signed two different messages for one round");
+        }
     }
 
     /// Tells that a peer broke the protocol, and asks it for nothing for a while.

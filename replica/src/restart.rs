@@ -1,6 +1,6 @@
 //! From what the storage holds to a running validator: nothing is believed that can be computed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use assent_consensus::{Consensus, Timeouts};
 use assent_genesis::Genesis;
@@ -12,42 +12,36 @@ use assent_proto::{Block, Body, BodyId, GenesisHash, Height, SecretKey, TimeMs};
 
 use crate::catchup::CatchUp;
 use crate::execute::{Chain, Head};
+use crate::inquiry::Inquiry;
 use crate::parts::Bodies;
 use crate::pool::Pool;
 use crate::replica::{Fault, Output, Replica};
 use crate::storage::{Storage, Tip, stored_state};
+use crate::voting::Voting;
 
 impl<S: Storage> Replica<S> {
-    /// Starts from what the storage holds: the founding state, or the newest committed block. Without a key of
-    /// a validator of this chain it follows and does not vote.
+    /// Starts from what the storage holds: the founding state, or the newest committed block. It votes at the
+    /// heights at which its key is in the set of validators, and follows at the others.
     pub fn open(
         now: TimeMs,
         genesis: Genesis,
         key: Option<SecretKey>,
         mut storage: S,
     ) -> Result<(Self, Vec<Output>), Fault> {
-        let validators = genesis.validators().clone();
-        let chain = Chain {
-            genesis: genesis.hash(),
-            validators_hash: validators.hash(),
-            validators: validators.clone(),
-        };
+        let chain = Chain { genesis: genesis.hash() };
         let (head, founding) = match storage.tip()? {
             None => (Head::founding(&genesis), genesis.leaves()),
             Some(tip) => (restore(&genesis, tip, &mut storage)?, Vec::new()),
         };
-        let key = key.filter(|k| validators.validators.iter().any(|v| v.key == k.public()));
-        let me = key.as_ref().and_then(|k| validators.validators.iter().find(|v| v.key == k.public()));
-        let me = me.map(|v| v.address());
-        let others = validators.validators.iter().map(|v| v.address()).filter(|a| Some(*a) != me);
         let mut replica = Replica {
             bodies: restore_bodies(&mut storage, head.height.next())?,
-            catch_up: CatchUp::new(others),
-            consensus: Consensus::new(chain.genesis, key, validators, Timeouts::default()),
+            key: key.as_ref().map(SecretKey::public),
+            consensus: Consensus::new(chain.genesis, key, Timeouts::default()),
+            catch_up: CatchUp::default(),
             pool: Pool::new(genesis.institutions().len()),
+            resumes: !storage.log_read()?.is_empty(),
             storage,
             chain,
-            me,
             founding,
             head,
             now,
@@ -55,21 +49,22 @@ impl<S: Storage> Replica<S> {
             work: VecDeque::new(),
             out: Vec::new(),
             seen: BTreeMap::new(),
+            early: BTreeMap::new(),
             candidates: BTreeMap::new(),
             abstaining: None,
+            inquiry: Inquiry::default(),
+            contradicted: BTreeSet::new(),
         };
         replica.consensus.committed(replica.head.height);
-        // A height on which we may have voted goes on at once.
-        if !replica.storage.log_read()?.is_empty() {
-            replica.begin_height()?;
-        }
+        replica.know_voters();
+        replica.follow_nodes();
         let outputs = replica.settle()?;
         Ok((replica, outputs))
     }
 }
 
 /// The head as the stored tip and leaves make it, if they agree.
-fn restore<S: Storage>(genesis: &Genesis, tip: Tip, storage: &mut S) -> Result<Head, Fault> {
+pub(crate) fn restore<S: Storage>(genesis: &Genesis, tip: Tip, storage: &mut S) -> Result<Head, Fault> {
     let header = tip.certified.header;
     let (height, given) = (header.height, genesis.hash());
     if header.genesis != given {
@@ -86,6 +81,8 @@ fn restore<S: Storage>(genesis: &Genesis, tip: Tip, storage: &mut S) -> Result<H
         height,
         id: header.id(),
         time: header.time,
+        own: Voting::at(&state, height),
+        next: Voting::at(&state, height.next()),
         parameters: assent_ledger::parameters(&state),
         window: restore_window(storage, &given, height, header.time, &state)?,
         state,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use assent_ledger::State;
 use assent_proto::merkle::Mountains;
 use assent_proto::{
-    BlockId, CertifiedHeader, CommitCertificate, Event, Hash, Height, Leaf, Receipt, VerifiedTx,
+    BlockId, CertifiedHeader, CommitCertificate, Event, Hash, Height, Leaf, Receipt, ValidatorSet, VerifiedTx,
 };
 
 /// All that one final block changes, written at once.
@@ -26,6 +26,8 @@ pub struct Commit {
     pub leaves: Vec<Leaf>,
     /// Over all block ids up to and including this block's: what the next header's `history_root` names.
     pub mountains: Mountains,
+    /// Who votes at the next height, if that is not the set of this one.
+    pub next_validators: Option<ValidatorSet>,
 }
 
 impl Commit {
