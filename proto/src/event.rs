@@ -1,6 +1,6 @@
 //! Events and the trails they join: the record of everything that happened.
 
-use crate::field::{List, Message, enums, messages};
+use crate::field::{DecodeError, Element, List, Message, enums, messages};
 use crate::hash::{self, Hash};
 use crate::ids::*;
 use crate::state::{ObjectRef, Trail};
@@ -83,6 +83,9 @@ messages! {
 /// custodians.
 pub const LINKS_MAX: usize = 1024;
 
+/// The most bytes of an event: one that joins every trail that it may.
+pub const EVENT_BYTES_MAX: usize = 128 << 10;
+
 impl Link {
     /// The trail after the event.
     pub fn after(&self, leaf: &Hash) -> Trail {
@@ -92,6 +95,17 @@ impl Link {
 }
 
 impl Event {
+    /// Reads an event's canonical encoding, up to [`EVENT_BYTES_MAX`].
+    pub fn decode_whole(bytes: &[u8]) -> Result<Event, DecodeError> {
+        if bytes.len() > EVENT_BYTES_MAX {
+            return Err(DecodeError::TooLarge(EVENT_BYTES_MAX));
+        }
+        let wire =
+            <crate::wire::Event as prost::Message>::decode(bytes).map_err(|_| DecodeError::Malformed)?;
+        let event = Event::read(wire, "event")?;
+        if event.encode() == bytes { Ok(event) } else { Err(DecodeError::NotCanonical) }
+    }
+
     /// The event's leaf: of its core and its links.
     pub fn leaf(&self) -> Hash {
         let mut h = hash::EVENT.hasher().sized(&self.core.encode()).number(self.links.len() as u64);
