@@ -97,6 +97,13 @@ impl Feed {
         bodies.sweep(commit.certified.header.time);
     }
 
+    /// A state was taken in whole: it is shown. Those who wait for transactions below it are not told of them.
+    pub fn joined(&self, certified: CertifiedHeader, state: State) {
+        let time = certified.header.time;
+        self.view.send_replace(Some(Arc::new(View { certified, state })));
+        self.bodies().sweep(time);
+    }
+
     /// The newest final height that is shown.
     pub fn height(&self) -> Height {
         self.view.borrow().as_ref().map_or(Height(0), |v| v.certified.header.height)

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use assent_proto::Invalid;
+use assent_replica::Status;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,6 +20,13 @@ pub type Level = Gauge<u64, AtomicU64>;
 pub struct Reason {
     /// Name of the code.
     pub code: &'static str,
+}
+
+/// What a client had too much of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Excess {
+    /// Of what, in words.
+    pub what: &'static str,
 }
 
 /// What a peer did and what followed; the table in `conduct.rs` bounds both.
@@ -47,6 +55,26 @@ pub struct Metrics {
     pub offences: Family<Conduct, Counter>,
     /// Time for which peers' connections were not read because they were beyond their rate, ms.
     pub throttled_ms: Counter,
+    /// Connected nodes as the replica counts them.
+    pub connected: Level,
+    /// 1 while too few validators are connected to decide anything.
+    pub waiting_for_quorum: Level,
+    /// Validators of the height in progress.
+    pub validators: Level,
+    /// 1 while this node is one of them.
+    pub voting: Level,
+    /// 1 while this validator signs nothing at the height in progress.
+    pub abstaining: Level,
+    /// 1 while it asks the others what they have seen of it.
+    pub inquiring: Level,
+    /// Validators whose turns come last.
+    pub passed_over: Level,
+    /// Highest final height that connected peers tell of.
+    pub target: Level,
+    /// Contradictions of validators that were seen here.
+    pub equivocations: Counter,
+    /// Clients' calls, streams and connections refused because of their number.
+    pub excess: Family<Excess, Counter>,
     /// Transactions that wait.
     pub pool_transactions: Level,
     /// Their bytes.
@@ -75,6 +103,10 @@ pub struct Metrics {
     pub strangers: Counter,
     /// Writes that waited for the disk.
     pub fsyncs: Counter,
+    /// Stored values that were found damaged when they were read.
+    pub damaged: Counter,
+    /// Older blocks that are still to be fetched from the others.
+    pub missing_blocks: Level,
 }
 
 impl Metrics {
@@ -89,6 +121,16 @@ impl Metrics {
             bans: Level::default(),
             offences: Family::default(),
             throttled_ms: Counter::default(),
+            connected: Level::default(),
+            waiting_for_quorum: Level::default(),
+            validators: Level::default(),
+            voting: Level::default(),
+            abstaining: Level::default(),
+            inquiring: Level::default(),
+            passed_over: Level::default(),
+            target: Level::default(),
+            equivocations: Counter::default(),
+            excess: Family::default(),
             pool_transactions: Level::default(),
             pool_bytes: Level::default(),
             block_interval: seconds(),
@@ -102,17 +144,20 @@ impl Metrics {
             bytes_out: Counter::default(),
             dropped: Counter::default(),
             strangers: Counter::default(),
+            damaged: Counter::default(),
+            missing_blocks: Level::default(),
             fsyncs: Counter::default(),
         };
         let mut r = Registry::with_prefix("assent");
+        m.register(&mut r);
+        m.register_peers(&mut r);
+        m.register_consensus(&mut r);
+        (m, r)
+    }
+
+    fn register(&self, r: &mut Registry) {
+        let m = self;
         r.register("height", "Newest final height", m.height.clone());
-        r.register("round", "Round of the height in progress", m.round.clone());
-        r.register("peers", "Connected nodes that listen to consensus", m.peers.clone());
-        r.register("admitted_peers", "Nodes that may connect", m.admitted.clone());
-        r.register("peer_bans", "Bans in force", m.bans.clone());
-        r.register("peer_offences", "Offences of peers, by kind and consequence", m.offences.clone());
-        let throttled = "Milliseconds for which peers beyond their rate were not read";
-        r.register("peer_throttled_ms", throttled, m.throttled_ms.clone());
         r.register("pool_transactions", "Transactions that wait", m.pool_transactions.clone());
         r.register_with_unit("pool", "Transactions that wait", Unit::Bytes, m.pool_bytes.clone());
         let time = "Time between final blocks";
@@ -123,12 +168,60 @@ impl Metrics {
         r.register("denied", "Committed denials", m.denied.clone());
         r.register("rejected", "Transactions not taken, by code", m.rejected.clone());
         r.register("verified", "Envelopes verified on arrival", m.verified.clone());
+        r.register("fsyncs", "Writes that waited for the disk", m.fsyncs.clone());
+        r.register("client_excess", "Calls, streams, connections refused for their number", m.excess.clone());
+    }
+
+    fn register_peers(&self, r: &mut Registry) {
+        let m = self;
+        r.register("peers", "Connected nodes that listen to consensus", m.peers.clone());
+        r.register("admitted_peers", "Nodes that may connect", m.admitted.clone());
+        r.register("peer_bans", "Bans in force", m.bans.clone());
+        r.register("peer_offences", "Offences of peers, by kind and consequence", m.offences.clone());
+        let throttled = "Milliseconds for which peers beyond their rate were not read";
+        r.register("peer_throttled_ms", throttled, m.throttled_ms.clone());
         r.register_with_unit("received", "From peers", Unit::Bytes, m.bytes_in.clone());
         r.register_with_unit("sent", "To peers", Unit::Bytes, m.bytes_out.clone());
         r.register("dropped_messages", "Messages dropped at a full queue", m.dropped.clone());
         r.register("strangers", "Connections refused to peers not admitted", m.strangers.clone());
-        r.register("fsyncs", "Writes that waited for the disk", m.fsyncs.clone());
-        (m, r)
+        r.register("damaged_values", "Stored values found damaged when read", m.damaged.clone());
+        r.register("missing_blocks", "Older blocks still to be fetched", m.missing_blocks.clone());
+    }
+
+    fn register_consensus(&self, r: &mut Registry) {
+        let m = self;
+        r.register("round", "Round of the height in progress", m.round.clone());
+        r.register("connected_peers", "Connected nodes, observers too", m.connected.clone());
+        let quorum = "1 while too few validators are connected";
+        r.register("waiting_for_quorum", quorum, m.waiting_for_quorum.clone());
+        r.register("validators", "Validators of the height in progress", m.validators.clone());
+        r.register("voting", "1 while this node is a validator", m.voting.clone());
+        r.register("abstaining", "1 while nothing is signed at this height", m.abstaining.clone());
+        r.register("inquiring", "1 while it asks what others have seen of it", m.inquiring.clone());
+        r.register("passed_over", "Validators whose turns come last", m.passed_over.clone());
+        r.register("catch_up_target", "Highest final height that peers tell of", m.target.clone());
+        r.register("equivocations", "Contradictions of validators seen here", m.equivocations.clone());
+    }
+
+    /// Shows how the replica is.
+    pub fn show(&self, status: &Status) {
+        self.height.set(status.height.0);
+        self.round.set(u64::from(status.round));
+        self.pool_transactions.set(status.pool_transactions as u64);
+        self.pool_bytes.set(status.pool_bytes as u64);
+        self.connected.set(status.connected as u64);
+        self.waiting_for_quorum.set(u64::from(status.waiting_for_quorum));
+        self.validators.set(status.validators as u64);
+        self.voting.set(u64::from(status.voting));
+        self.abstaining.set(u64::from(status.abstaining.is_some()));
+        self.inquiring.set(u64::from(status.inquiring));
+        self.passed_over.set(status.passed_over.len() as u64);
+        self.target.set(status.target.0);
+    }
+
+    /// Counts a client that was refused because it had too much of something.
+    pub fn exceeded(&self, what: &'static str) {
+        self.excess.get_or_create(&Excess { what }).inc();
     }
 
     /// Counts a transaction that was not taken.

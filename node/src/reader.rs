@@ -3,14 +3,16 @@
 //! Every answer is of final blocks: the writer's batch makes a block visible whole or not at all.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use assent_proto::block::{CertifiedHeader, CommitCertificate};
-use assent_proto::evidence::{Claim, EventClaim, Evidence};
-use assent_proto::field::DecodeError;
+use assent_proto::block::{Block, CertifiedHeader, CommitCertificate, tx_root};
+use assent_proto::evidence::{Claim, EventClaim, Evidence, LINKS_MAX, ValidatorLink};
+use assent_proto::field::{DecodeError, Message};
 use assent_proto::merkle::{self, MerklePath};
 use assent_proto::state::object_hash;
 use assent_proto::{BodyId, Event, Hash, Header, Height, Leaf, List, ObjectRef, Receipt, wire};
+use assent_replica::Gap;
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, Direction, IteratorMode};
 
@@ -31,12 +33,46 @@ pub enum ReadError {
     /// A row that another one points to is not there.
     #[error("the database lacks {0}")]
     Lacks(&'static str),
+    /// What came of a block is not here yet.
+    #[error(
+        "block {0} is older than the state that this node joined with, and has not been fetched from the others yet: ask again later, or another node"
+    )]
+    NotYet(Height),
+    /// A row is not what was written.
+    #[error(
+        "{what} at height {height} is damaged; run `assentd repair --home DIR` if it does not come back by itself"
+    )]
+    Damaged {
+        /// Which height.
+        height: Height,
+        /// Which row.
+        what: &'static str,
+    },
+}
+
+/// Which of the two tables of leaves holds the state at the tip.
+#[derive(Clone, Default)]
+pub(crate) struct Active(Arc<AtomicBool>);
+
+impl Active {
+    pub(crate) fn table(&self) -> &'static str {
+        if self.0.load(Ordering::Acquire) { OTHER_LEAVES } else { LEAVES }
+    }
+
+    pub(crate) fn other(&self) -> &'static str {
+        if self.0.load(Ordering::Acquire) { LEAVES } else { OTHER_LEAVES }
+    }
+
+    pub(crate) fn set(&self, table: &[u8]) {
+        self.0.store(table == OTHER_LEAVES.as_bytes(), Ordering::Release);
+    }
 }
 
 /// A reading handle; a clone shares the caches.
 #[derive(Clone)]
 pub struct Reader {
     db: Arc<DB>,
+    active: Active,
     leaves: Arc<Mutex<LeafCache>>,
 }
 
@@ -48,8 +84,8 @@ struct LeafCache {
 }
 
 impl Reader {
-    pub(crate) fn new(db: Arc<DB>) -> Reader {
-        Reader { db, leaves: Arc::default() }
+    pub(crate) fn new(db: Arc<DB>, active: Active) -> Reader {
+        Reader { db, active, leaves: Arc::default() }
     }
 
     /// The newest final height; 0 before the first block.
@@ -62,10 +98,36 @@ impl Reader {
         self.get(META, KEY_TIP)?.map(|b| Ok(decode(b)?)).transpose()
     }
 
-    /// A block's bytes with its certificate.
+    /// A block's bytes with its certificate: just what was committed, or an error.
     pub fn block(&self, height: Height) -> Result<Option<(Bytes, CommitCertificate)>, ReadError> {
         let Some(block) = self.get(BLOCKS, &height_key(height))? else { return Ok(None) };
-        Ok(Some((block, self.certificate(height)?)))
+        let certificate = self.certificate(height)?;
+        let damaged = ReadError::Damaged { height, what: "the block" };
+        // The id names every byte of the header, and the header every transaction and the parent's certificate.
+        let whole = Block::decode(&block).map_err(|_| ReadError::Damaged { height, what: "the block" })?;
+        let holds = whole.header.id() == certificate.block
+            && whole.header.height == height
+            && tx_root(&whole.transactions) == whole.header.tx_root;
+        if holds { Ok(Some((block, certificate))) } else { Err(damaged) }
+    }
+
+    /// Every change of the validators below a height, in order: what evidence for that height needs.
+    pub fn links(&self, below: Height) -> Result<Vec<ValidatorLink>, ReadError> {
+        let mut links = Vec::new();
+        for row in self.db.iterator_cf(self.table(LINKS), IteratorMode::Start) {
+            let (key, value) = row?;
+            if key[..] >= height_key(below)[..] {
+                break;
+            }
+            links.push(decode(value.into_vec().into())?);
+        }
+        Ok(links)
+    }
+
+    /// Heights of which events, receipts and uses are not here yet, since this node joined with a later state.
+    pub fn gaps(&self) -> Result<Vec<Gap>, ReadError> {
+        let Some(bytes) = self.get(META, KEY_GAPS)? else { return Ok(Vec::new()) };
+        read_gaps(&bytes).ok_or(ReadError::Lacks("a readable list of what is missing"))
     }
 
     /// A final header with its certificate.
@@ -96,6 +158,9 @@ impl Reader {
 
     /// All events of a block.
     pub fn events(&self, height: Height) -> Result<Vec<Event>, ReadError> {
+        if self.gaps()?.iter().any(|g| g.holds(height)) {
+            return Err(ReadError::NotYet(height));
+        }
         let mut events = Vec::new();
         let from = place_key(height, 0);
         for row in self.db.iterator_cf(self.table(EVENTS), IteratorMode::From(&from, Direction::Forward)) {
@@ -125,7 +190,11 @@ impl Reader {
             }
             events.push(self.event(&place)?);
         }
-        Ok(events)
+        match self.gaps()?.last() {
+            // The index of a trail is complete once every block is.
+            Some(gap) if (events.len() as u64) < length => Err(ReadError::NotYet(gap.to)),
+            _ => Ok(events),
+        }
     }
 
     /// Bodies that used the record, permit or product, in chain order, at most `max`.
@@ -146,7 +215,7 @@ impl Reader {
 
     /// The newest leaf of an object.
     pub fn leaf(&self, object: &ObjectRef) -> Result<Option<Leaf>, ReadError> {
-        self.get(LEAVES, &object.key())?.map(|b| Ok(decode(b)?)).transpose()
+        self.get(self.active.table(), &object.key())?.map(|b| Ok(decode(b)?)).transpose()
     }
 
     /// Evidence for each event of a transaction, with its signed bytes and, as long as the object has not
@@ -154,6 +223,7 @@ impl Reader {
     pub fn evidence(&self, receipt: &Receipt, envelope: &Bytes) -> Result<Vec<Evidence>, ReadError> {
         let anchor = self.certified(receipt.height)?.ok_or(ReadError::Lacks("a header"))?;
         let leaves = self.event_leaves(receipt.height)?;
+        let links: List<ValidatorLink, LINKS_MAX> = self.links(receipt.height)?.try_into()?;
         let mut evidence = Vec::new();
         for index in receipt.first_event..receipt.first_event.saturating_add(receipt.events) {
             if index as usize >= leaves.len() {
@@ -168,7 +238,7 @@ impl Reader {
                 envelope: Some(envelope.clone()),
             };
             let claim = Claim::Event(Box::new(claim));
-            evidence.push(Evidence { anchor: anchor.clone(), claim, links: List::empty() });
+            evidence.push(Evidence { anchor: anchor.clone(), claim, links: links.clone() });
         }
         Ok(evidence)
     }

@@ -12,16 +12,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use assent_proto::block::CommitCertificate;
+use assent_proto::block::{CertifiedHeader, CommitCertificate};
+use assent_proto::evidence::ValidatorLink;
 use assent_proto::field::Message;
 use assent_proto::merkle::Mountains;
-use assent_proto::{Action, BlockId, GenesisHash, Hash, Height, Leaf, VerifiedTx};
-use assent_replica::{Commit, Storage, StorageFault, Tip};
+use assent_proto::{Action, BlockId, Event, GenesisHash, Hash, Height, Leaf, Receipt};
+use assent_replica::{Commit, Gap, Past, Storage, StorageFault, Tip};
 use bytes::Bytes;
-use rocksdb::{ColumnFamily, DB, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, DBRecoveryMode, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};
 
 use crate::metrics::Metrics;
-use crate::reader::Reader;
+use crate::reader::{Active, ReadError, Reader};
 use crate::tables::*;
 
 /// The database's folder under the node's home.
@@ -57,8 +58,20 @@ pub enum OpenError {
         given: GenesisHash,
     },
     /// It was written by another version.
-    #[error("the database has layout {0}, this assentd reads layout 1")]
+    #[error(
+        "E-LAYOUT: the database has layout {0}, this assentd reads layout 2. Nothing is converted: move it aside with `assentd repair --home DIR --genesis FILE`, and the node fetches the chain from the others (it keeps its keys and signs nothing below what it signed)"
+    )]
     OtherLayout(String),
+    /// It is damaged.
+    #[error(
+        "E-DAMAGED: the database under {path} is damaged: {error}. The disk may be failing. Move it aside with `assentd repair --home DIR --genesis FILE`, and the node fetches the chain from the others"
+    )]
+    Damaged {
+        /// Where.
+        path: String,
+        /// What is wrong.
+        error: String,
+    },
 }
 
 /// The database and the vote log of one node; locked against a second process.
@@ -68,6 +81,7 @@ pub struct Store {
     /// Keys of the proposals that are kept. Known here, so that dropping them leaves no range tombstones
     /// behind, which every later read would have to pass.
     proposals: BTreeSet<[u8; 44]>,
+    active: Active,
     metrics: Metrics,
 }
 
@@ -75,10 +89,10 @@ impl Store {
     /// Opens or founds the database under `home`, and refuses one of another chain.
     pub fn open(home: &Path, genesis: &GenesisHash, metrics: Metrics) -> Result<Store, OpenError> {
         let path = home.join(DATABASE);
-        let database = |error| OpenError::Database { path: path.display().to_string(), error };
+        let database = |error: rocksdb::Error| open_error(&path, error);
         let db = DB::open_cf_descriptors(&options(), &path, descriptors()).map_err(database)?;
-        let mut store =
-            Store { db: Arc::new(db), votes: open_votes(home)?, proposals: BTreeSet::new(), metrics };
+        let (votes, active) = (open_votes(home)?, Active::default());
+        let mut store = Store { db: Arc::new(db), votes, proposals: BTreeSet::new(), active, metrics };
         store.proposals = store.kept_proposals().map_err(database)?;
         match store.meta(KEY_GENESIS).map_err(database)? {
             None => store.found(genesis).map_err(database)?,
@@ -88,7 +102,10 @@ impl Store {
             Some(_) => {}
         }
         match store.meta(KEY_LAYOUT).map_err(database)? {
-            Some(layout) if layout == LAYOUT => Ok(store),
+            Some(layout) if layout == LAYOUT => {
+                store.recover_snapshot().map_err(database)?;
+                Ok(store)
+            }
             other => {
                 Err(OpenError::OtherLayout(String::from_utf8_lossy(&other.unwrap_or_default()).into_owned()))
             }
@@ -97,7 +114,54 @@ impl Store {
 
     /// A handle that reads beside the loop.
     pub fn reader(&self) -> Reader {
-        Reader::new(self.db.clone())
+        Reader::new(self.db.clone(), self.active.clone())
+    }
+
+    /// Which table holds the state; a state that was being taken in when the process ended is wiped.
+    fn recover_snapshot(&mut self) -> Result<(), rocksdb::Error> {
+        if let Some(table) = self.meta(KEY_LEAVES)? {
+            self.active.set(&table);
+        }
+        if self.meta(KEY_UNFINISHED)?.is_some() {
+            tracing::warn!("a state that was being taken in was not finished: it is dropped");
+            self.wipe_other_leaves(false)?;
+        }
+        Ok(())
+    }
+
+    /// Empties the table of leaves that does not hold the state at the tip, and says whether it may fill again.
+    fn wipe_other_leaves(&self, unfinished: bool) -> Result<(), rocksdb::Error> {
+        let other = self.table(self.active.other());
+        let mut batch = WriteBatch::default();
+        batch.delete_range_cf(other, [0u8; 1], [0xffu8; 40]);
+        match unfinished {
+            true => batch.put_cf(self.table(META), KEY_UNFINISHED, b""),
+            false => batch.delete_cf(self.table(META), KEY_UNFINISHED),
+        }
+        self.write(batch)?;
+        // Without it every later read of the table would have to pass what was deleted.
+        self.db.compact_range_cf(other, None::<&[u8]>, None::<&[u8]>);
+        Ok(())
+    }
+
+    /// Writes without waiting for the disk: a later synced write makes it durable too.
+    fn write_later(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
+        self.db.write_opt(batch, &WriteOptions::default())
+    }
+
+    fn block_rows(&self, batch: &mut WriteBatch, certified: &CertifiedHeader, block: &Bytes) {
+        let at = height_key(certified.header.height);
+        batch.put_cf(self.table(HEADERS), at, certified.header.encode());
+        batch.put_cf(self.table(BLOCKS), at, block);
+        batch.put_cf(self.table(CERTIFICATES), at, certified.certificate.encode());
+    }
+
+    fn put_gaps(&self, batch: &mut WriteBatch, gaps: &[Gap]) {
+        if gaps.is_empty() {
+            batch.delete_cf(self.table(META), KEY_GAPS);
+        } else {
+            batch.put_cf(self.table(META), KEY_GAPS, write_gaps(gaps));
+        }
     }
 
     fn found(&self, genesis: &GenesisHash) -> Result<(), rocksdb::Error> {
@@ -131,29 +195,37 @@ impl Store {
     fn block_batch(&self, commit: &Commit) -> WriteBatch {
         let header = &commit.certified.header;
         let height = header.height;
-        let at = height_key(height);
         let mut batch = WriteBatch::default();
         batch.put_cf(self.table(META), KEY_TIP, commit.certified.encode());
         batch.put_cf(self.table(META), KEY_MOUNTAINS, write_mountains(&commit.mountains));
-        batch.put_cf(self.table(HEADERS), at, header.encode());
-        batch.put_cf(self.table(BLOCKS), at, &commit.block);
-        batch.put_cf(self.table(CERTIFICATES), at, commit.certified.certificate.encode());
+        self.block_rows(&mut batch, &commit.certified, &commit.block);
+        let leaves = self.table(self.active.table());
         for leaf in &commit.leaves {
-            batch.put_cf(self.table(LEAVES), leaf.object.key(), leaf.encode());
+            batch.put_cf(leaves, leaf.object.key(), leaf.encode());
         }
-        self.add_receipts(&mut batch, commit);
-        self.add_events(&mut batch, commit);
+        if let Some(next) = &commit.next_validators {
+            let link = ValidatorLink { certified: commit.certified.clone(), next: next.clone() };
+            batch.put_cf(self.table(LINKS), height_key(height), link.encode());
+        }
+        let actions = commit.txs.iter().map(|tx| &tx.body().action);
+        self.add_receipts(&mut batch, actions, &commit.receipts);
+        self.add_events(&mut batch, height, &commit.events);
         for key in self.proposals.range(..proposal_key(height.next(), 0, &[0; 32])) {
             batch.delete_cf(self.table(PROPOSALS), key);
         }
         batch
     }
 
-    fn add_receipts(&self, batch: &mut WriteBatch, commit: &Commit) {
-        for (tx, receipt) in commit.txs.iter().zip(&commit.receipts) {
+    fn add_receipts<'a>(
+        &self,
+        batch: &mut WriteBatch,
+        actions: impl Iterator<Item = &'a Action>,
+        receipts: &[Receipt],
+    ) {
+        for (action, receipt) in actions.zip(receipts) {
             batch.put_cf(self.table(RECEIPTS), receipt.body.as_bytes(), receipt.encode());
             if receipt.code == 0 {
-                for id in used(tx) {
+                for id in used(action) {
                     let key = use_key(id.as_bytes(), receipt.height, receipt.transaction);
                     batch.put_cf(self.table(USES), key, receipt.body.as_bytes());
                 }
@@ -161,9 +233,8 @@ impl Store {
         }
     }
 
-    fn add_events(&self, batch: &mut WriteBatch, commit: &Commit) {
-        let height = commit.certified.header.height;
-        for (index, event) in (0u32..).zip(&commit.events) {
+    fn add_events(&self, batch: &mut WriteBatch, height: Height, events: &[Event]) {
+        for (index, event) in (0u32..).zip(events) {
             let place = place_key(height, index);
             batch.put_cf(self.table(EVENTS), place, event.encode());
             for link in &event.links {
@@ -174,8 +245,8 @@ impl Store {
 }
 
 /// What an applied transaction used: records by their commitments, permits and products by their ids.
-fn used(tx: &VerifiedTx) -> Vec<Hash> {
-    match &tx.body().action {
+fn used(action: &Action) -> Vec<Hash> {
+    match action {
         Action::RequestAccess(a) => a.records.iter().map(|r| r.record.commitment.0).collect(),
         Action::Deliver(a) => vec![a.permit.0],
         Action::RecordActivity(a) => {
@@ -198,7 +269,7 @@ impl Storage for Store {
     }
 
     fn leaves(&mut self, each: &mut dyn FnMut(Leaf)) -> Result<(), StorageFault> {
-        for row in self.db.iterator_cf(self.table(LEAVES), IteratorMode::Start) {
+        for row in self.db.iterator_cf(self.table(self.active.table()), IteratorMode::Start) {
             let (_, value) = row.map_err(|e| fault("reading the state", e))?;
             each(decode(value.into_vec().into()).map_err(|e| fault("reading the state", e))?);
         }
@@ -206,7 +277,107 @@ impl Storage for Store {
     }
 
     fn block(&mut self, height: Height) -> Result<Option<(Bytes, CommitCertificate)>, StorageFault> {
-        self.reader().block(height).map_err(|e| fault("reading a block", e))
+        match self.reader().block(height) {
+            Ok(block) => Ok(block),
+            Err(damage) if is_damage(&damage) => {
+                self.metrics.damaged.inc();
+                tracing::error!(
+                    height = height.0, %damage,
+                    "E-DAMAGED: a stored block is damaged; it is not used, and fetched again from the others"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(fault("reading a block", error)),
+        }
+    }
+
+    fn events(&mut self, height: Height) -> Result<Option<Vec<Event>>, StorageFault> {
+        match self.reader().events(height) {
+            Ok(events) => Ok(Some(events)),
+            Err(ReadError::NotYet(_)) => Ok(None),
+            Err(damage) if is_damage(&damage) => {
+                self.metrics.damaged.inc();
+                tracing::error!(
+                    height = height.0, %damage,
+                    "E-DAMAGED: stored events are damaged; they are not used, and fetched again from the others"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(fault("reading events", error)),
+        }
+    }
+
+    fn links(&mut self) -> Result<Vec<ValidatorLink>, StorageFault> {
+        self.reader().links(Height(u64::MAX)).map_err(|e| fault("reading the changes of validators", e))
+    }
+
+    fn gaps(&mut self) -> Result<Vec<Gap>, StorageFault> {
+        self.reader().gaps().map_err(|e| fault("reading what is missing", e))
+    }
+
+    fn fill(&mut self, past: &Past, gaps: &[Gap]) -> Result<(), StorageFault> {
+        let mut batch = WriteBatch::default();
+        let height = past.certified.header.height;
+        self.block_rows(&mut batch, &past.certified, &past.block);
+        let actions = past.bodies.iter().map(|(_, body)| &body.action);
+        self.add_receipts(&mut batch, actions, &past.receipts);
+        self.add_events(&mut batch, height, &past.events);
+        self.put_gaps(&mut batch, gaps);
+        self.write_later(batch).map_err(|e| fault("writing an older block", e))?;
+        let missing: u64 = gaps.iter().map(Gap::count).sum();
+        self.metrics.missing_blocks.set(missing);
+        if missing == 0 || missing.is_multiple_of(1000) {
+            tracing::info!(height = height.0, missing, "older blocks are being fetched");
+        }
+        Ok(())
+    }
+
+    fn begin_snapshot(&mut self) -> Result<(), StorageFault> {
+        self.wipe_other_leaves(true).map_err(|e| fault("beginning to take in a state", e))?;
+        tracing::info!("this node is far behind: it takes in a whole state from the others");
+        Ok(())
+    }
+
+    fn put_leaves(&mut self, leaves: &[Leaf]) -> Result<(), StorageFault> {
+        let table = self.table(self.active.other());
+        let mut batch = WriteBatch::default();
+        for leaf in leaves {
+            batch.put_cf(table, leaf.object.key(), leaf.encode());
+        }
+        self.write_later(batch).map_err(|e| fault("taking in a state", e))
+    }
+
+    fn put_block(&mut self, certified: &CertifiedHeader, block: &Bytes) -> Result<(), StorageFault> {
+        let mut batch = WriteBatch::default();
+        self.block_rows(&mut batch, certified, block);
+        self.write_later(batch).map_err(|e| fault("taking in a block", e))
+    }
+
+    fn finish_snapshot(
+        &mut self,
+        tip: &Tip,
+        links: &[ValidatorLink],
+        gaps: &[Gap],
+    ) -> Result<(), StorageFault> {
+        let active = self.active.other();
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.table(META), KEY_TIP, tip.certified.encode());
+        batch.put_cf(self.table(META), KEY_MOUNTAINS, write_mountains(&tip.mountains));
+        batch.put_cf(self.table(META), KEY_LEAVES, active.as_bytes());
+        for link in links {
+            batch.put_cf(self.table(LINKS), height_key(link.certified.header.height), link.encode());
+        }
+        self.put_gaps(&mut batch, gaps);
+        for key in &self.proposals {
+            batch.delete_cf(self.table(PROPOSALS), key);
+        }
+        // The mark that the other table may hold anything stays: that is the old state from now on.
+        self.write(batch).map_err(|e| fault("finishing to take in a state", e))?;
+        self.proposals.clear();
+        self.active.set(active.as_bytes());
+        self.wipe_other_leaves(false).map_err(|e| fault("dropping the state before", e))?;
+        tracing::info!(height = tip.certified.header.height.0, "a state was taken in whole");
+        Ok(())
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<(), StorageFault> {
@@ -268,10 +439,52 @@ impl Storage for Store {
             .and_then(|()| self.votes.sync_data())
             .map_err(|e| fault("emptying the vote log", e))
     }
+
+    fn log_truncate(&mut self, bytes: usize) -> Result<(), StorageFault> {
+        self.metrics.fsyncs.inc();
+        self.votes
+            .set_len(bytes as u64)
+            .and_then(|()| self.votes.sync_data())
+            .map_err(|e| fault("cutting the torn end off the vote log", e))
+    }
+
+    fn log_mark(&mut self, height: Height) -> Result<(), StorageFault> {
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.table(META), KEY_SIGNED, height.0.to_be_bytes());
+        self.write(batch).map_err(|e| fault("noting the height of a signature", e))
+    }
+
+    fn log_marked(&mut self) -> Result<Height, StorageFault> {
+        let doing = "reading the height of the newest signature";
+        match self.meta(KEY_SIGNED).map_err(|e| fault(doing, e))? {
+            None => Ok(Height(0)),
+            Some(bytes) => match bytes[..].try_into() {
+                Ok(bytes) => Ok(Height(u64::from_be_bytes(bytes))),
+                Err(_) => Err(fault(doing, "it has not 8 bytes")),
+            },
+        }
+    }
 }
 
 fn fault(doing: &str, error: impl std::fmt::Display) -> StorageFault {
     StorageFault(format!("{doing}: {error}"))
+}
+
+/// Whether a row is not what was written, rather than that it cannot be read at all.
+fn is_damage(error: &ReadError) -> bool {
+    match error {
+        ReadError::Database(error) => error.kind() == ErrorKind::Corruption,
+        ReadError::Row(_) | ReadError::Lacks(_) | ReadError::Damaged { .. } => true,
+        ReadError::NotYet(_) => false,
+    }
+}
+
+fn open_error(path: &Path, error: rocksdb::Error) -> OpenError {
+    let path = path.display().to_string();
+    match error.kind() {
+        ErrorKind::Corruption => OpenError::Damaged { path, error: error.to_string() },
+        _ => OpenError::Database { path, error },
+    }
 }
 
 fn options() -> Options {

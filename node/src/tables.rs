@@ -3,6 +3,7 @@
 
 use assent_proto::field::{DecodeError, Element};
 use assent_proto::{Height, ObjectRef};
+use assent_replica::Gap;
 use bytes::Bytes;
 use rocksdb::{ColumnFamilyDescriptor, DBCompressionType, Options};
 
@@ -26,10 +27,26 @@ pub(crate) const TRAILS: &str = "trails";
 pub(crate) const USES: &str = "uses";
 /// Height, round and block id to a block that is not decided yet.
 pub(crate) const PROPOSALS: &str = "proposals";
+/// Height to a certified header after which other validators vote, with the next set.
+pub(crate) const LINKS: &str = "links";
+/// As [`LEAVES`]: one of the two holds the state at the tip, the other one that is being taken in, or nothing.
+pub(crate) const OTHER_LEAVES: &str = "other-leaves";
 
 /// All of them.
-pub(crate) const ALL: [&str; 10] =
-    [META, HEADERS, BLOCKS, CERTIFICATES, RECEIPTS, EVENTS, LEAVES, TRAILS, USES, PROPOSALS];
+pub(crate) const ALL: [&str; 12] = [
+    META,
+    HEADERS,
+    BLOCKS,
+    CERTIFICATES,
+    RECEIPTS,
+    EVENTS,
+    LEAVES,
+    TRAILS,
+    USES,
+    PROPOSALS,
+    LINKS,
+    OTHER_LEAVES,
+];
 
 /// In [`META`]: the genesis hash.
 pub(crate) const KEY_GENESIS: &[u8] = b"genesis";
@@ -37,17 +54,25 @@ pub(crate) const KEY_GENESIS: &[u8] = b"genesis";
 pub(crate) const KEY_LAYOUT: &[u8] = b"layout";
 /// In [`META`]: the newest certified header.
 pub(crate) const KEY_TIP: &[u8] = b"tip";
+/// In [`META`]: the newest height at which this node signed something, as 8 bytes.
+pub(crate) const KEY_SIGNED: &[u8] = b"signed";
 /// In [`META`]: the mountain range over the block ids.
 pub(crate) const KEY_MOUNTAINS: &[u8] = b"mountains";
+/// In [`META`]: which of the two tables holds the state at the tip; [`LEAVES`] if nothing is said.
+pub(crate) const KEY_LEAVES: &[u8] = b"leaves";
+/// In [`META`]: there while the table that does not hold the state at the tip may hold anything.
+pub(crate) const KEY_UNFINISHED: &[u8] = b"unfinished";
+/// In [`META`]: heights of which something is missing, as pairs of the lowest and the highest.
+pub(crate) const KEY_GAPS: &[u8] = b"gaps";
 /// The layout that this build reads and writes.
-pub(crate) const LAYOUT: &[u8] = b"1";
+pub(crate) const LAYOUT: &[u8] = b"2";
 
 /// Each column family with its options: blocks and events are compressed, hashes cannot be.
 pub(crate) fn descriptors() -> Vec<ColumnFamilyDescriptor> {
     ALL.iter()
         .map(|name| {
             let mut options = Options::default();
-            let compressed = matches!(*name, BLOCKS | EVENTS | LEAVES);
+            let compressed = matches!(*name, BLOCKS | EVENTS | LEAVES | OTHER_LEAVES);
             options.set_compression_type(if compressed {
                 DBCompressionType::Lz4
             } else {
@@ -61,6 +86,26 @@ pub(crate) fn descriptors() -> Vec<ColumnFamilyDescriptor> {
 /// A height.
 pub(crate) fn height_key(height: Height) -> [u8; 8] {
     height.0.to_be_bytes()
+}
+
+/// Reads what [`height_key`] wrote.
+pub(crate) fn read_height(bytes: &[u8]) -> Option<Height> {
+    Some(Height(u64::from_be_bytes(bytes.try_into().ok()?)))
+}
+
+/// Gaps in one value.
+pub(crate) fn write_gaps(gaps: &[Gap]) -> Vec<u8> {
+    gaps.iter().flat_map(|g| [height_key(g.from), height_key(g.to)]).flatten().collect()
+}
+
+/// Reads what [`write_gaps`] wrote.
+pub(crate) fn read_gaps(bytes: &[u8]) -> Option<Vec<Gap>> {
+    let (pairs, rest) = bytes.as_chunks::<16>();
+    let gap = |pair: &[u8; 16]| {
+        let (from, to) = pair.split_at(8);
+        Some(Gap { from: read_height(from)?, to: read_height(to)? })
+    };
+    if rest.is_empty() { pairs.iter().map(gap).collect() } else { None }
 }
 
 /// A place in a block.

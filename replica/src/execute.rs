@@ -263,6 +263,12 @@ pub(crate) fn execute(
     Ok(Executed { header: block.header, bytes, txs, applied })
 }
 
+/// What a block does here, whatever its header says of it; none if it cannot be executed.
+pub(crate) fn outcome(chain: &Chain, head: &Head, pool: &Pool, block: &Block) -> Option<Applied> {
+    let txs = verified(chain, pool, &block.transactions).ok()?;
+    head.apply(block.header.time, block.parent_certificate.as_ref(), &txs).ok()
+}
+
 fn check_header(chain: &Chain, head: &Head, header: &Header) -> Result<(), Reject> {
     let rules = [
         ("version", header.version == PROTOCOL_VERSION),

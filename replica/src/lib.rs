@@ -5,7 +5,9 @@
 //! clock, no disk, no randomness: the node brings these, the simulator stands in for them, and both run the
 //! same code. Consensus and ledger do not know each other; they meet in `execute.rs`.
 
+mod backfill;
 mod catchup;
+mod divergence;
 mod execute;
 mod inquiry;
 mod message;
@@ -14,13 +16,18 @@ mod pool;
 mod proposal;
 mod replica;
 mod restart;
+mod snapshot;
 mod storage;
 mod voting;
 
+pub use assent_consensus::{Abstention, Evidence, SignedProposal, SignedVote};
+pub use catchup::{Progress, Taking};
+pub use divergence::Divergence;
 pub use message::{
-    CATCH_UP_BLOCKS_MAX, CATCH_UP_BYTES_MAX, GOSSIP_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX, Part,
-    PeerMessage, TRANSACTIONS_MAX,
+    BlockEvents, CATCH_UP_BLOCKS_MAX, CATCH_UP_BYTES_MAX, CHUNKS_MAX, Chunk, GOSSIP_BYTES_MAX,
+    MESSAGE_BYTES_MAX, Offer, Outcome, PART_BYTES_MAX, Part, PeerMessage, TRANSACTIONS_MAX,
 };
 pub use pool::{POOL_BYTES_MAX, POOL_TRANSACTIONS_MAX};
 pub use replica::{Fault, Input, Output, Replica, Status};
-pub use storage::{Commit, Storage, StorageFault, Tip};
+pub use snapshot::SnapshotRule;
+pub use storage::{Commit, Gap, Past, Storage, StorageFault, Tip};

@@ -14,13 +14,16 @@ use assent_proto::{
     ObjectRef, PublicKey, TimeMs, VerifiedTx, envelope,
 };
 
-use crate::catchup::{CatchUp, diverged};
+use crate::backfill::Backfill;
+use crate::catchup::CatchUp;
+use crate::divergence::{Case, Divergence, Recent};
 use crate::execute::{Chain, Executed, Head, Reject};
 use crate::inquiry::Inquiry;
 use crate::message::{GOSSIP_BYTES_MAX, PeerMessage, TRANSACTIONS_MAX};
 use crate::parts::Bodies;
 use crate::pool::{Pool, answerable};
 use crate::proposal::Seen;
+use crate::snapshot::Snapshots;
 use crate::storage::{Commit, Storage, StorageFault};
 
 /// What happens to a validator.
@@ -63,6 +66,9 @@ pub enum Output {
     },
     /// A block is final and stored; the state is the one after it.
     Committed(Arc<Commit>, State),
+    /// A state that was taken in whole is the newest from now on; its block is final and stored, and what came of
+    /// it is fetched later.
+    Joined(Box<CertifiedHeader>, State),
     /// A transaction was not taken, or was taken and left the pool again without being committed.
     Refused {
         /// Its body id.
@@ -137,6 +143,9 @@ pub enum Fault {
         /// In the certified header.
         certified: Hash,
     },
+    /// As [`Fault::Diverged`] or [`Fault::CertifiedInvalid`], after the peers were asked what differs.
+    #[error("{0}")]
+    Explained(Box<Divergence>),
     /// A quorum made final a block that the rules do not allow.
     #[error(
         "diverged from the chain at height {height}: a quorum certified a block that is not valid here: {what}"
@@ -213,6 +222,11 @@ pub struct Replica<S: Storage> {
     /// Why nothing is signed at the height in progress, if so.
     pub(crate) abstaining: Option<Abstention>,
     pub(crate) catch_up: CatchUp,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) backfill: Backfill,
+    pub(crate) recent: Recent,
+    /// Where we parted from the chain, while it is looked into.
+    pub(crate) case: Option<Box<Case>>,
     pub(crate) inquiry: Inquiry,
     /// Contradictions that were told.
     pub(crate) contradicted: BTreeSet<Contradiction>,
@@ -226,6 +240,13 @@ impl<S: Storage> Replica<S> {
     /// again.
     pub fn step(&mut self, now: TimeMs, input: Input) -> Result<Vec<Output>, Fault> {
         self.now = self.now.max(now);
+        if self.case.is_some() {
+            return self.hear_why(input);
+        }
+        self.take(input).and_then(|()| self.settle()).or_else(|fault| self.ask_why(fault))
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), Fault> {
         match input {
             Input::Wake => {}
             Input::Transactions { txs, gossip } => self.admit(txs, gossip),
@@ -238,14 +259,19 @@ impl<S: Storage> Replica<S> {
             Input::PeerDown(peer) => {
                 self.catch_up.up(&peer, false);
                 self.inquiry.down(&peer);
+                self.snapshots.down(&peer);
+                self.backfill.down(&peer);
             }
         }
-        self.settle()
+        Ok(())
     }
 
     /// When the runner has to send [`Input::Wake`].
     pub fn next_wake(&self) -> Option<TimeMs> {
-        let mut wake = self.catch_up.next_wake();
+        if let Some(case) = &self.case {
+            return case.until();
+        }
+        let mut wake = self.next_fetch();
         if self.consensus.is_running() {
             let consensus = self.consensus.next_wake();
             wake = consensus.into_iter().chain(self.next_proposal_wake()).fold(wake, TimeMs::min);
@@ -321,6 +347,8 @@ impl<S: Storage> Replica<S> {
             let running = self.consensus.is_running();
             if let Some(output) = self.work.pop_front() {
                 self.obey(output)?;
+            } else if self.take_waiting()? {
+                continue;
             } else if !running && self.height_wanted() {
                 self.begin_height()?;
             } else if running && self.consensus.next_wake().is_some_and(|due| due <= self.now) {
@@ -330,7 +358,9 @@ impl<S: Storage> Replica<S> {
             }
         }
         self.ask_for_bodies();
+        self.seek_snapshot()?;
         self.ask_for_blocks();
+        self.fill_past()?;
         self.ask_for_votes();
         self.tell_tip(false);
         Ok(std::mem::take(&mut self.out))
@@ -398,7 +428,10 @@ impl<S: Storage> Replica<S> {
         self.execute_body(&id);
         match self.candidates.remove(&id) {
             Some(Ok(executed)) => self.commit(executed, certificate),
-            Some(Err(reject)) => Err(diverged(header.height, reject)),
+            Some(Err(reject)) => {
+                let bytes = self.bodies.get(&id).map(|b| b.bytes.clone());
+                Err(self.diverge(CertifiedHeader { header, certificate }, bytes, reject))
+            }
             None => {
                 self.awaiting_body = true;
                 Ok(())
@@ -422,15 +455,27 @@ impl<S: Storage> Replica<S> {
         });
         self.storage.commit(&commit)?;
         self.storage.log_reset()?;
-        self.head = head;
+        let before = std::mem::replace(&mut self.head, head);
+        self.snapshots.committed(self.now, &before.mountains, &commit, &self.head.state);
         self.leave_height();
         if commit.leaves.iter().any(|l| l.object == ObjectRef::NODES) {
             self.follow_nodes();
         }
         self.clear_pool(&commit);
+        self.recent.committed(&commit);
         self.out.push(Output::Committed(commit, self.head.state.clone()));
         self.tell_tip(true);
         Ok(())
+    }
+
+    /// A state was put in the place of ours: all that belonged to ours is over.
+    pub(crate) fn enter_state(&mut self) {
+        self.work.clear();
+        self.leave_height();
+        self.follow_nodes();
+        for body in self.pool.expire(self.head.time.plus(1)) {
+            self.out.push(Output::Refused { body, reason: Invalid::Expired });
+        }
     }
 
     fn leave_height(&mut self) {
@@ -523,11 +568,19 @@ impl<S: Storage> Replica<S> {
             PeerMessage::GetProposal { height, round, block } => {
                 self.serve_body(from, height, round, block)?
             }
-            PeerMessage::CatchUp { from: height } => self.serve_blocks(from, height)?,
+            PeerMessage::CatchUp { from: first, to: last } => self.serve_blocks(from, first, last)?,
             PeerMessage::Blocks(blocks) => self.blocks_heard(from, blocks)?,
             PeerMessage::Tip { height } => self.tip_heard(from, height),
             PeerMessage::AskVotes => self.votes_asked(from),
             PeerMessage::Votes(newest) => self.votes_heard(from, newest),
+            PeerMessage::AskSnapshot => self.snapshot_asked(from)?,
+            PeerMessage::Snapshot(offer) => self.snapshot_heard(from, offer),
+            PeerMessage::AskChunks { block, first, count } => self.chunks_asked(from, block, first, count),
+            PeerMessage::Chunks { block, first, chunks } => self.chunks_heard(from, block, first, chunks)?,
+            PeerMessage::AskEvents { from: top, first, to } => self.events_asked(from, top, first, to)?,
+            PeerMessage::Events(blocks) => self.events_heard(from, blocks)?,
+            PeerMessage::AskOutcome { height } => self.outcome_asked(from, height)?,
+            PeerMessage::Outcome(_) => {} // we ask for it only when we hear nothing else
         }
         Ok(())
     }
@@ -640,5 +693,19 @@ impl<S: Storage> VoteLog for Log<'_, S> {
     fn sync(&mut self) -> Result<(), LogFault> {
         let result = self.storage.log_sync();
         self.note(result)
+    }
+    fn truncate(&mut self, bytes: usize) -> Result<(), LogFault> {
+        let result = self.storage.log_truncate(bytes);
+        self.note(result)
+    }
+    fn mark(&mut self, height: Height) -> Result<(), LogFault> {
+        let result = self.storage.log_mark(height);
+        self.note(result)
+    }
+    fn marked(&mut self) -> Result<Height, LogFault> {
+        let marked = self.storage.log_marked();
+        let height = marked.as_ref().copied().unwrap_or_default();
+        self.note(marked.map(|_| ()))?;
+        Ok(height)
     }
 }

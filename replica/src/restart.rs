@@ -10,12 +10,15 @@ use assent_proto::field::Message;
 use assent_proto::transaction::body_id;
 use assent_proto::{Block, Body, BodyId, GenesisHash, Height, SecretKey, TimeMs};
 
+use crate::backfill::Backfill;
 use crate::catchup::CatchUp;
+use crate::divergence::Recent;
 use crate::execute::{Chain, Head};
 use crate::inquiry::Inquiry;
 use crate::parts::Bodies;
 use crate::pool::Pool;
 use crate::replica::{Fault, Output, Replica};
+use crate::snapshot::Snapshots;
 use crate::storage::{Storage, Tip, stored_state};
 use crate::voting::Voting;
 
@@ -38,6 +41,8 @@ impl<S: Storage> Replica<S> {
             key: key.as_ref().map(SecretKey::public),
             consensus: Consensus::new(chain.genesis, key, Timeouts::default()),
             catch_up: CatchUp::default(),
+            backfill: Backfill::new(storage.gaps()?),
+            snapshots: Snapshots::new(genesis.clone()),
             pool: Pool::new(genesis.institutions().len()),
             resumes: !storage.log_read()?.is_empty(),
             storage,
@@ -52,6 +57,8 @@ impl<S: Storage> Replica<S> {
             early: BTreeMap::new(),
             candidates: BTreeMap::new(),
             abstaining: None,
+            recent: Recent::default(),
+            case: None,
             inquiry: Inquiry::default(),
             contradicted: BTreeSet::new(),
         };

@@ -3,9 +3,11 @@
 use bytes::Bytes;
 
 use assent_ledger::State;
+use assent_proto::evidence::ValidatorLink;
 use assent_proto::merkle::Mountains;
 use assent_proto::{
-    BlockId, CertifiedHeader, CommitCertificate, Event, Hash, Height, Leaf, Receipt, ValidatorSet, VerifiedTx,
+    BlockId, Body, BodyId, CertifiedHeader, CommitCertificate, Event, Hash, Height, Leaf, Receipt,
+    ValidatorSet, VerifiedTx,
 };
 
 /// All that one final block changes, written at once.
@@ -28,6 +30,42 @@ pub struct Commit {
     pub mountains: Mountains,
     /// Who votes at the next height, if that is not the set of this one.
     pub next_validators: Option<ValidatorSet>,
+}
+
+/// An older final block with what came of it, as another node told and as its header's roots prove.
+#[derive(Clone, Debug)]
+pub struct Past {
+    /// The header and what makes it final.
+    pub certified: CertifiedHeader,
+    /// The block in its canonical encoding.
+    pub block: Bytes,
+    /// Its transactions with their ids, in the block's order.
+    pub bodies: Vec<(BodyId, Body)>,
+    /// One for each transaction.
+    pub receipts: Vec<Receipt>,
+    /// All its events, in order.
+    pub events: Vec<Event>,
+}
+
+/// Heights, both inclusive, of which the storage lacks what came of the blocks, and often the blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The lowest.
+    pub from: Height,
+    /// The highest.
+    pub to: Height,
+}
+
+impl Gap {
+    /// How many heights.
+    pub fn count(&self) -> u64 {
+        self.to.0 + 1 - self.from.0
+    }
+
+    /// Whether a height is among them.
+    pub fn holds(&self, height: Height) -> bool {
+        (self.from..=self.to).contains(&height)
+    }
 }
 
 impl Commit {
@@ -71,12 +109,46 @@ pub trait Storage {
     /// Hands over every leaf of the state at the tip, in any order; none before block 1.
     fn leaves(&mut self, each: &mut dyn FnMut(Leaf)) -> Result<(), StorageFault>;
 
-    /// A committed block in its canonical encoding, with its certificate.
+    /// A committed block in its canonical encoding, with its certificate. None if it was never here (see
+    /// [`Storage::gaps`]) or is damaged: the storage has then said so to its operator. What is handed out is what
+    /// was committed.
     fn block(&mut self, height: Height) -> Result<Option<(Bytes, CommitCertificate)>, StorageFault>;
 
     /// Writes a block and all that it changes, synced, all or nothing; drops the proposals of its height and
     /// below.
     fn commit(&mut self, commit: &Commit) -> Result<(), StorageFault>;
+
+    /// All events of a committed block; none if they were never here or are damaged.
+    fn events(&mut self, height: Height) -> Result<Option<Vec<Event>>, StorageFault>;
+
+    /// Every change of the validators up to the tip, in order.
+    fn links(&mut self) -> Result<Vec<ValidatorLink>, StorageFault>;
+
+    /// Heights at or below the tip of which something is missing, rising and apart from each other.
+    fn gaps(&mut self) -> Result<Vec<Gap>, StorageFault>;
+
+    /// Writes an older block and all that is known of it, and that the gaps are these from now on, all or nothing;
+    /// survives a crash once a later synced write has.
+    fn fill(&mut self, past: &Past, gaps: &[Gap]) -> Result<(), StorageFault>;
+
+    /// Begins to take in the state at a height above the tip, beside the state at the tip: whatever was taken in
+    /// before and not finished is gone.
+    fn begin_snapshot(&mut self) -> Result<(), StorageFault>;
+
+    /// Takes in leaves of that state; survives a crash only once it is finished.
+    fn put_leaves(&mut self, leaves: &[Leaf]) -> Result<(), StorageFault>;
+
+    /// Takes in a block of that state's replay window. It is final; what came of it is not known.
+    fn put_block(&mut self, certified: &CertifiedHeader, block: &Bytes) -> Result<(), StorageFault>;
+
+    /// The state that was taken in is the one at the tip from now on, synced, all or nothing, with the changes of
+    /// validators up to it. A crash before leaves the tip and its state as they were.
+    fn finish_snapshot(
+        &mut self,
+        tip: &Tip,
+        links: &[ValidatorLink],
+        gaps: &[Gap],
+    ) -> Result<(), StorageFault>;
 
     /// Keeps the body of an undecided proposal, synced: it must survive a crash before it is voted for.
     fn put_proposal(
@@ -101,6 +173,16 @@ pub trait Storage {
 
     /// Empties the vote log, synced.
     fn log_reset(&mut self) -> Result<(), StorageFault>;
+
+    /// Keeps the vote log's first bytes and nothing behind them, synced.
+    fn log_truncate(&mut self, bytes: usize) -> Result<(), StorageFault>;
+
+    /// Notes outside the vote log, synced, that something was signed at this height: an emptied log is known by
+    /// it. No other call changes the note.
+    fn log_mark(&mut self, height: Height) -> Result<(), StorageFault>;
+
+    /// The height that was noted last; 0 if none ever was.
+    fn log_marked(&mut self) -> Result<Height, StorageFault>;
 }
 
 /// The state at the tip as the storage holds it.

@@ -180,7 +180,7 @@ fn strangers_are_named_and_not_heard() {
     let (sim, blocks) = chain();
     let (mut replica, _) = newcomer(&sim, blocks.len() as u64);
     let stranger = Address([7; 20]);
-    let message = PeerMessage::CatchUp { from: Height(1) };
+    let message = PeerMessage::CatchUp { from: Height(1), to: Height(9) };
     let outputs = replica.step(sim.now, Input::Peer { from: stranger, message }).unwrap();
     assert!(matches!(outputs[..], [Output::Misbehaved { peer, .. }] if peer == stranger), "{outputs:?}");
 }

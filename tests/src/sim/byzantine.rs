@@ -464,7 +464,7 @@ impl Liar {
                 };
                 PeerMessage::Part(part).encode()
             }
-            7 => PeerMessage::CatchUp { from: far }.encode(),
+            7 => PeerMessage::CatchUp { from: far, to: Height(1) }.encode(),
             8 => PeerMessage::GetProposal { height: v.height, round: 0, block: id }.encode(),
             _ => PeerMessage::Transactions(vec![random.bytes(200).into()]).encode(),
         }
