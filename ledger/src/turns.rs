@@ -36,30 +36,39 @@ fn signing_rest(strikes: u32) -> u64 {
     4 << strikes.min(8)
 }
 
-/// Brings the turns up to a block at `height`. Writes nothing where nothing changed.
+/// Brings the turns up to a block at `height`. Writes nothing where nothing changed. What is passed over at
+/// `height` itself stays so, or a restart would read another order of that height out of the state than the
+/// one that was kept to.
 pub(crate) fn account(state: &mut Overlay, height: Height, parent: &ParentTurns) {
     let Some(below) = height.previous() else { return };
     let before: Turns = state.get(ObjectRef::TURNS).expect("the founding state holds the turns");
+    let passed_over = |who: &Address| before.passed_over(who, height);
     let mut missed = before.missed.clone().into_vec();
-    missed.retain(|m| Some(m.validator) != parent.proposer);
-    parent.missed.iter().for_each(|who| strike(&mut missed, who, below));
+    for m in missed.iter_mut().filter(|m| Some(m.validator) == parent.proposer) {
+        (m.strikes, m.until) = (0, m.until.min(height.next()));
+    }
+    missed.retain(|m| m.strikes > 0 || passed_over(&m.validator));
+    parent.missed.iter().for_each(|who| strike(&mut missed, who, below, passed_over(who)));
     for m in missed.iter_mut().filter(|m| parent.signers.contains(&m.validator)) {
-        m.until = m.until.min(Height(m.missed.0 + signing_rest(m.strikes)));
+        let back = Height(m.missed.0 + signing_rest(m.strikes)).max(height.next());
+        m.until = m.until.min(back);
     }
     if missed[..] != before.missed[..] {
         write(state, height, missed);
     }
 }
 
-fn strike(missed: &mut Vec<MissedTurn>, who: &Address, below: Height) {
+fn strike(missed: &mut Vec<MissedTurn>, who: &Address, below: Height, passed_over: bool) {
     let at = missed.iter().position(|m| m.validator == *who).unwrap_or_else(|| {
         missed.push(MissedTurn { validator: *who, strikes: 0, missed: below, until: below });
         missed.len() - 1
     });
     let m = &mut missed[at];
     m.strikes = (m.strikes + 1).min(STRIKES_MAX);
-    m.missed = below;
     m.until = Height(below.0 + silent_rest(m.strikes));
+    if !passed_over {
+        m.missed = below;
+    }
 }
 
 /// Keys that do not vote any more are forgotten, which bounds the list by the largest set.

@@ -271,9 +271,9 @@ messages! {
     MissedTurn {
         /// Who.
         validator: Address,
-        /// Turns missed without a good one between.
+        /// Turns missed without a good one between; 0 for one that is about to be cleared.
         strikes: u32,
-        /// Height of the latest.
+        /// Height of the first for which it is passed over now.
         missed: Height,
         /// Passed over below this height.
         until: Height,
@@ -472,9 +472,11 @@ impl Validators {
 }
 
 impl Turns {
-    /// Whether a validator's turn comes after all others' at a height.
+    /// Whether a validator's turn comes after all others' at a height: of this state's block or above it. What
+    /// is seen of a height in the block above counts from the one after that on.
     pub fn passed_over(&self, validator: &Address, height: Height) -> bool {
-        self.missed.iter().any(|m| m.validator == *validator && height < m.until)
+        let counts = |m: &MissedTurn| height.0 > m.missed.0 + 1 && height < m.until;
+        self.missed.iter().any(|m| m.validator == *validator && counts(m))
     }
 }
 
