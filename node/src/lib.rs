@@ -4,6 +4,7 @@
 //! intake and the RPC service send it messages and never wait for each other in a circle. Read in the order
 //! of a transaction's way: [`rpc`] or [`network`], [`intake`], [`runner`], [`store`], [`feed`], [`rpc`].
 
+pub mod clients;
 pub mod clock;
 pub mod conduct;
 mod direct;
@@ -15,8 +16,10 @@ pub mod network;
 pub mod node;
 mod peers;
 mod port;
+mod progress;
 pub mod rate;
 pub mod reader;
+mod report;
 pub mod rpc;
 pub mod runner;
 pub mod store;

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use assent_genesis::{Genesis, ValidatorPiece};
-use assent_node::api::StatusRequest;
 use assent_node::api::ledger_client::LedgerClient;
+use assent_node::api::{StatusReply, StatusRequest};
+use assent_node::clients::{self, ClientLimits};
 use assent_node::keys::Keys;
 use assent_node::network::{self, Limits, peer_id};
 use assent_node::{Config, Node};
@@ -66,6 +67,8 @@ struct Run {
     peers: Vec<String>,
     #[command(flatten)]
     peer_limits: PeerLimits,
+    #[command(flatten)]
+    client_limits: ClientFlags,
     /// How to log, on standard error. RUST_LOG chooses what.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -83,6 +86,20 @@ struct PeerLimits {
     /// Bytes a second.
     #[arg(long, value_name = "BYTES", default_value_t = network::BYTES_PER_SECOND, value_parser = clap::value_parser!(u64).range(1 << 16..1 << 40))]
     peer_bytes: u64,
+}
+
+/// How much one client may ask. Clients on the same machine are the operator's own and not limited.
+#[derive(Args)]
+struct ClientFlags {
+    /// Calls a second of one address (of one /64 network with IPv6).
+    #[arg(long, value_name = "N", default_value_t = clients::CALLS_PER_SECOND, value_parser = clap::value_parser!(u64).range(1..1 << 32))]
+    client_calls: u64,
+    /// Connections of one address at one time.
+    #[arg(long, value_name = "N", default_value_t = clients::CONNECTIONS)]
+    client_connections: usize,
+    /// Limit clients on the same machine too.
+    #[arg(long)]
+    limit_local_clients: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -159,7 +176,9 @@ fn run_node(run: Run) -> Result<(), Failure> {
     let limits = run.peer_limits;
     let limits = Limits::new(limits.peer_messages, limits.peer_requests, limits.peer_bytes);
     let (rpc, listen, peers) = (run.rpc, run.listen, run.peers);
-    let config = Config { home: run.home, genesis, rpc, listen, peers, limits };
+    let c = run.client_limits;
+    let clients = ClientLimits::new(c.client_calls, c.client_connections, c.limit_local_clients);
+    let config = Config { home: run.home, genesis, rpc, listen, peers, limits, clients };
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let stop = stop_signal()?;
@@ -257,21 +276,51 @@ async fn show_status(status: Status) -> Result<(), Failure> {
             "height": s.height, "block_time": s.block_time, "round": s.round, "peers": s.peers,
             "pool_transactions": s.pool_transactions, "pool_bytes": s.pool_bytes,
             "catching_up": s.catching_up, "version": s.version, "state_root": hex::encode(&s.state_root),
+            "waiting_for_quorum": s.waiting_for_quorum, "connected": s.connected,
+            "validators": s.validators, "voting": s.voting, "passed_over": s.passed_over,
+            "target_height": s.target_height, "abstaining": s.abstaining, "inquiring": s.inquiring,
+            "admitted_peers": s.admitted_peers, "peer_bans": s.peer_bans,
         });
         println!("{json:#}");
         return Ok(());
     }
-    let who = if s.validator.is_empty() {
-        "observer".into()
-    } else {
-        format!("{} ({})", s.institution, s.validator)
+    print_status(&s);
+    Ok(())
+}
+
+fn print_status(s: &StatusReply) {
+    let who = match (s.voting, s.institution.is_empty()) {
+        (true, _) => format!("{} ({})", s.institution, s.validator),
+        (false, false) => format!("{}, observer", s.institution),
+        (false, true) => "observer".into(),
     };
-    let state = if s.catching_up { "catching up" } else { "in step" };
+    let behind = s.target_height.saturating_sub(s.height);
+    let state = match s.catching_up {
+        true if behind > 1 => format!("catching up: {behind} blocks to {}", s.target_height),
+        true => "catching up".into(),
+        false => "in step".into(),
+    };
     println!("node        {who}, assentd {}", s.version);
     println!("chain       {}", hex::encode(&s.genesis));
     println!("height      {}, {state}, round {} of the next", s.height, s.round);
     println!("state root  {}", hex::encode(&s.state_root));
-    println!("peers       {}", s.peers);
+    println!(
+        "peers       {} connected of {} admitted, {} banned",
+        s.connected, s.admitted_peers, s.peer_bans
+    );
+    let quorum = if s.waiting_for_quorum {
+        "too few are connected: waiting for a quorum"
+    } else {
+        "a quorum is connected"
+    };
+    println!("validators  {}, {quorum}", s.validators);
+    if !s.passed_over.is_empty() {
+        println!("passed over {}", s.passed_over.join(", "));
+    }
+    if s.inquiring {
+        println!("votes       none yet: it asks the others first what they have seen of it");
+    } else if !s.abstaining.is_empty() {
+        println!("votes       none at this height: {}", s.abstaining);
+    }
     println!("pool        {} transactions, {} bytes", s.pool_transactions, s.pool_bytes);
-    Ok(())
 }

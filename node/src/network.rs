@@ -293,7 +293,7 @@ impl Network {
     }
 
     /// Lets in who has come into the registry, and shuts out who has left it.
-    fn admit(&mut self, nodes: &[Admitted]) {
+    pub fn admit(&mut self, nodes: &[Admitted]) {
         let own = self.peer_id();
         let Changes { come, gone } = peers::changes(&self.peers, nodes, &own);
         for id in gone {
@@ -674,7 +674,17 @@ impl Network {
 
 /// Whether a message asks for an answer, which costs more than the question.
 fn is_question(message: &PeerMessage) -> bool {
-    matches!(message, PeerMessage::GetProposal { .. } | PeerMessage::CatchUp { .. })
+    use PeerMessage as M;
+    matches!(
+        message,
+        M::GetProposal { .. }
+            | M::CatchUp { .. }
+            | M::AskVotes
+            | M::AskSnapshot
+            | M::AskChunks { .. }
+            | M::AskEvents { .. }
+            | M::AskOutcome { .. }
+    )
 }
 
 impl Link {

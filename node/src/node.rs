@@ -8,12 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use assent_genesis::Genesis;
-use assent_proto::SecretKey;
 use assent_replica::{Fault, Replica};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::clients::{ClientLimits, Clients};
 use crate::clock::Clock;
 use crate::feed::{Feed, View};
 use crate::intake;
@@ -42,6 +42,8 @@ pub struct Config {
     pub peers: Vec<String>,
     /// How much one peer may send.
     pub limits: Limits,
+    /// How much one client may ask.
+    pub clients: ClientLimits,
 }
 
 /// Why a node does not start, or stops.
@@ -104,24 +106,22 @@ impl Node {
 
         let outlets =
             network::Outlets { inbox: inbox.clone(), intake: intake.clone(), metrics: metrics.clone() };
-        let swarm = Network::listen(settings(&config, &keys)?, orders, outlets).await?;
+        let mut swarm = Network::listen(settings(&config, &keys)?, orders, outlets).await?;
         let (addresses, peer_id) = (swarm.addresses(), swarm.peer_id());
         let rpc_error = |error| NodeError::Rpc { address: config.rpc, error };
         let listener = rpc::bind(config.rpc).await.map_err(rpc_error)?;
         let rpc = listener.local_addr().map_err(rpc_error)?;
 
-        let identity = identity(genesis, &keys.consensus);
-        if identity.validator.is_empty() {
-            tracing::warn!(
-                "this consensus key is not a validator's in the genesis file: the node only observes"
-            );
-        }
         let mut clock = Clock::default();
         let now = clock.now();
         let (founding, key) = (genesis.clone(), Some(keys.consensus.clone()));
         let opened = tokio::task::spawn_blocking(move || Replica::open(now, founding, key, store)).await;
         let (replica, first) =
             opened.map_err(|_| NodeError::Broken("the replica panicked while opening"))??;
+        swarm.admit(&Admitted::registered(replica.state()));
+        if !replica.status().voting {
+            tracing::warn!("this node's consensus key is not a validator's: it observes until it is");
+        }
         let tip = reader.tip()?;
         metrics.height.set(tip.as_ref().map_or(0, |t| t.header.height.0));
         // Opening may have committed blocks besides; what they changed is among `first`, and shown after this.
@@ -131,7 +131,8 @@ impl Node {
 
         let outlets =
             runner::Outlets { network: network.clone(), feed: feed.clone(), metrics: metrics.clone() };
-        let runner = Runner::new(replica, clock, outlets);
+        let key = keys.consensus.clone();
+        let runner = Runner::new(replica, genesis.hash(), key, clock, outlets);
         let (tell, ended) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("replica".into())
@@ -145,6 +146,7 @@ impl Node {
         let (stop, stopped) = watch::channel(false);
         let followers = rpc::follower_room();
         let inbox_of_service = inbox.clone();
+        let identity = Identity { genesis: Arc::new(genesis.clone()), key: keys.consensus.public() };
         let service = Service {
             identity,
             intake,
@@ -153,6 +155,7 @@ impl Node {
             inbox: inbox_of_service,
             metrics,
             followers,
+            clients: Clients::new(config.clients),
             stop: stopped,
         };
         let server = tokio::spawn(rpc::serve(listener, service, registry));
@@ -232,14 +235,4 @@ fn settings<'a>(config: &Config, keys: &'a Keys) -> Result<network::Settings<'a>
         peers: peers.iter().map(|p| parse_peer(genesis, p)).collect::<Result<_, _>>()?,
         limits: config.limits,
     })
-}
-
-fn identity(genesis: &Genesis, key: &SecretKey) -> Identity {
-    let validator = genesis.validators().validators.iter().find(|v| v.key == key.public());
-    let institution = validator.and_then(|v| genesis.institutions().iter().find(|i| i.id == v.institution));
-    Identity {
-        genesis: genesis.hash(),
-        validator: validator.map(|v| v.address().to_string()).unwrap_or_default(),
-        institution: institution.map(|i| i.name_en.clone()).unwrap_or_default(),
-    }
 }

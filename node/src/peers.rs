@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use assent_genesis::Genesis;
+use assent_ledger::State;
+use assent_proto::validators::address;
 use assent_proto::{Address, PublicKey};
 use assent_replica::{GOSSIP_BYTES_MAX, MESSAGE_BYTES_MAX};
 use bytes::Bytes;
@@ -42,6 +44,12 @@ impl Admitted {
     pub fn founding(genesis: &Genesis) -> Vec<Admitted> {
         let nodes = genesis.nodes().iter();
         nodes.map(|n| Admitted { address: n.address(), network_key: n.network_key }).collect()
+    }
+
+    /// All nodes of the registry in a state.
+    pub fn registered(state: &State) -> Vec<Admitted> {
+        let nodes = assent_ledger::nodes(state).nodes;
+        nodes.iter().map(|n| Admitted { address: address(&n.key), network_key: n.network_key }).collect()
     }
 }
 

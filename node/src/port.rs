@@ -1,4 +1,5 @@
-//! Clients' connections, counted: a bounded number is open at one time, and the others wait in the backlog.
+//! Clients' connections, counted: a bounded number is open at one time, and the others wait in the backlog. One
+//! client has at most its share of them.
 
 use std::io;
 use std::pin::Pin;
@@ -12,6 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::clients::{Clients, Going};
+use crate::metrics::Metrics;
+
 /// Connections open at one time.
 const CONNECTIONS_MAX: usize = 1024;
 /// How long to wait when the system has no room for another connection.
@@ -21,26 +25,38 @@ const BREATH: Duration = Duration::from_millis(100);
 pub(crate) struct Connection {
     io: TcpStream,
     _room: OwnedSemaphorePermit,
+    _client: Going,
 }
 
 /// Connections as they come.
-pub(crate) fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
+pub(crate) fn connections(
+    listener: TcpListener,
+    clients: Clients,
+    metrics: Metrics,
+) -> impl Stream<Item = io::Result<Connection>> {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    futures::stream::unfold((listener, room), |(listener, room)| async move {
-        let permit = room.clone().acquire_owned().await.ok()?;
-        let io = accept(&listener).await;
-        Some((Ok(Connection { io, _room: permit }), (listener, room)))
-    })
+    futures::stream::unfold(
+        (listener, room, clients, metrics),
+        |(listener, room, clients, metrics)| async move {
+            let permit = room.clone().acquire_owned().await.ok()?;
+            let (io, client) = accept(&listener, &clients, &metrics).await;
+            Some((Ok(Connection { io, _room: permit, _client: client }), (listener, room, clients, metrics)))
+        },
+    )
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// The next connection of a client that has room for it; the others are closed at once.
+async fn accept(listener: &TcpListener, clients: &Clients, metrics: &Metrics) -> (TcpStream, Going) {
     loop {
         match listener.accept().await {
-            Ok((io, _)) => {
-                // Answers are small and waited for. If it cannot be set they are just slower.
-                let _ = io.set_nodelay(true);
-                return io;
-            }
+            Ok((io, address)) => match clients.connection(address.ip()) {
+                Ok(client) => {
+                    // Answers are small and waited for. If it cannot be set they are just slower.
+                    let _ = io.set_nodelay(true);
+                    return (io, client);
+                }
+                Err(refusal) => metrics.exceeded(refusal.what),
+            },
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client's connection");
                 tokio::time::sleep(BREATH).await;

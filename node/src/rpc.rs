@@ -7,11 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use assent_genesis::Genesis;
 use assent_proto::envelope::ENVELOPE_BYTES_MAX;
 use assent_proto::evidence::{AbsenceClaim, Claim, Evidence, StateClaim, TRAIL_EVENTS_MAX, TrailClaim};
 use assent_proto::field::{Element, Message};
 use assent_proto::transaction::Change;
-use assent_proto::{BodyId, Denial, GenesisHash, Hash, Height, Invalid, List, ObjectRef, Receipt, wire};
+use assent_proto::validators::address;
+use assent_proto::{BodyId, Denial, Hash, Height, Invalid, ObjectRef, PublicKey, Receipt, wire};
 use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -24,10 +26,12 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 
 use crate::api::ledger_server::{Ledger, LedgerServer};
 use crate::api::{self, TransactionStatus, Wait};
+use crate::clients::{Clients, Refusal};
 use crate::feed::{Feed, View};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
@@ -54,11 +58,22 @@ const CALLS_PER_CONNECTION_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The chain.
-    pub genesis: GenesisHash,
-    /// The validator's address in hexadecimal digits; empty for an observer.
-    pub validator: String,
-    /// The institution's name in the genesis file.
-    pub institution: String,
+    pub genesis: Arc<Genesis>,
+    /// The node's consensus key: names it in the registry.
+    pub key: PublicKey,
+}
+
+impl Identity {
+    /// The name of the institution that runs this node, by the registry of nodes; empty if it is in none.
+    fn institution(&self, view: Option<&View>) -> String {
+        let registered =
+            view.and_then(|v| Some(assent_ledger::nodes(&v.state).by_key(&self.key)?.institution));
+        let founding =
+            || self.genesis.nodes().iter().find(|n| n.consensus_key == self.key).map(|n| n.institution);
+        let institution = registered.or_else(founding);
+        let entry = institution.and_then(|id| self.genesis.institutions().iter().find(|i| i.id == id));
+        entry.map(|i| i.name_en.clone()).unwrap_or_default()
+    }
 }
 
 /// What the service asks.
@@ -78,6 +93,8 @@ pub struct Service {
     pub metrics: Metrics,
     /// Room for streams of events.
     pub followers: Arc<Semaphore>,
+    /// What each client has going on.
+    pub(crate) clients: Clients,
     /// Set when the node shuts down: what waits then gives up.
     pub stop: watch::Receiver<bool>,
 }
@@ -139,7 +156,7 @@ impl Ledger for Service {
             (Some(leaf), proof) => Claim::State(StateClaim { leaf, proof }),
             (None, proof) => Claim::Absence(AbsenceClaim { object, proof }),
         };
-        Ok(evidence_reply(&view, claim))
+        self.evidence_reply(&view, claim).await
     }
 
     async fn get_trail(
@@ -164,7 +181,7 @@ impl Ledger for Service {
                 Claim::Trail(TrailClaim { leaf, proof, events })
             }
         };
-        Ok(evidence_reply(&view, claim))
+        self.evidence_reply(&view, claim).await
     }
 
     async fn get_block(
@@ -189,14 +206,16 @@ impl Ledger for Service {
         &self,
         request: tonic::Request<api::FollowRequest>,
     ) -> Result<tonic::Response<Self::FollowStream>, Status> {
+        let client = request.remote_addr().map(|a| a.ip());
         let api::FollowRequest { from_height, to_height } = request.into_inner();
         if from_height == 0 || (to_height != 0 && to_height < from_height) {
             return Err(Status::invalid_argument(
                 "heights run from 1, and to_height is not below from_height",
             ));
         }
+        let share = self.clients.stream(client).map_err(|refusal| self.exceeded(refusal))?;
         let room = self.followers.clone().try_acquire_owned();
-        let room = room.map_err(|_| busy("too many streams of events"))?;
+        let room = room.map_err(|_| busy("too many streams of events", RETRY_AFTER_MS))?;
         let (send, receive) = mpsc::channel(FOLLOW_AHEAD);
         let service = self.clone();
         tokio::spawn(async move {
@@ -209,7 +228,7 @@ impl Ledger for Service {
                 // The follower may have gone, or be too far behind to hear it.
                 let _ = send.try_send(Err(status));
             }
-            drop(room);
+            drop((room, share));
         });
         Ok(tonic::Response::new(ReceiverStream::new(receive)))
     }
@@ -251,10 +270,11 @@ impl Ledger for Service {
     ) -> Result<tonic::Response<api::StatusReply>, Status> {
         let status = self.replica_status().await?;
         let identity = &self.identity;
+        let validator = if status.voting { address(&identity.key).to_string() } else { String::new() };
         Ok(tonic::Response::new(api::StatusReply {
-            genesis: identity.genesis.write(),
-            validator: identity.validator.clone(),
-            institution: identity.institution.clone(),
+            genesis: identity.genesis.hash().write(),
+            validator,
+            institution: identity.institution(self.feed.view().as_deref()),
             height: status.height.0,
             block_time: status.time.0,
             round: status.round,
@@ -264,6 +284,16 @@ impl Ledger for Service {
             catching_up: status.catching_up,
             version: crate::VERSION.into(),
             state_root: status.state_root.write(),
+            waiting_for_quorum: status.waiting_for_quorum,
+            connected: status.connected as u32,
+            validators: status.validators as u32,
+            voting: status.voting,
+            passed_over: status.passed_over.iter().map(ToString::to_string).collect(),
+            target_height: status.target.0,
+            abstaining: status.abstaining.map(|why| why.to_string()).unwrap_or_default(),
+            inquiring: status.inquiring,
+            admitted_peers: self.metrics.admitted.get() as u32,
+            peer_bans: self.metrics.bans.get() as u32,
         }))
     }
 }
@@ -285,6 +315,20 @@ impl Service {
             tracing::error!(%error, "reading for a client failed");
             Status::internal("the node's database failed; see its log")
         })
+    }
+
+    /// A claim about a final state, with every change of the validators up to there.
+    async fn evidence_reply(
+        &self,
+        view: &View,
+        claim: Claim,
+    ) -> Result<tonic::Response<api::EvidenceReply>, Status> {
+        let below = view.certified.header.height;
+        let links = assent_proto::List::try_from(self.read(move |r| r.links(below)).await?);
+        let links =
+            links.map_err(|_| Status::internal("more changes of the validators than evidence can cross"))?;
+        let evidence = Evidence { anchor: view.certified.clone(), claim, links };
+        Ok(tonic::Response::new(api::EvidenceReply { evidence: evidence.encode() }))
     }
 
     async fn receipt(&self, body: BodyId) -> Result<Option<Receipt>, Status> {
@@ -349,6 +393,12 @@ impl Service {
         Ok(())
     }
 
+    /// Counts a client that has too much of something, and tells it when to come again.
+    fn exceeded(&self, refusal: Refusal) -> Status {
+        self.metrics.exceeded(refusal.what);
+        busy(refusal.what, u64::try_from(refusal.retry.as_millis()).unwrap_or(u64::MAX).max(1))
+    }
+
     async fn replica_status(&self) -> Result<assent_replica::Status, Status> {
         let status = tokio::time::timeout(Duration::from_secs(5), self.inbox.status()).await;
         match status {
@@ -369,7 +419,10 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 fn block_events(reader: &Reader, height: Height) -> Result<api::BlockEvents, ReadError> {
     let header = reader.certified(height)?.ok_or(ReadError::Lacks("a header"))?;
     let events = reader.events(height)?.iter().map(Element::write).collect();
-    Ok(api::BlockEvents { header: Some(header.write()), events, next_validators: None })
+    let changes = header.header.next_validators != header.header.validators;
+    let link = if changes { reader.links(height.next())?.pop() } else { None };
+    let next_validators = link.map(|l| l.next.write());
+    Ok(api::BlockEvents { header: Some(header.write()), events, next_validators })
 }
 
 fn transaction_reply(status: TransactionStatus) -> api::TransactionReply {
@@ -379,11 +432,6 @@ fn transaction_reply(status: TransactionStatus) -> api::TransactionReply {
         envelope: Bytes::new(),
         evidence: Vec::new(),
     }
-}
-
-fn evidence_reply(view: &View, claim: Claim) -> tonic::Response<api::EvidenceReply> {
-    let evidence = Evidence { anchor: view.certified.clone(), claim, links: List::empty() };
-    tonic::Response::new(api::EvidenceReply { evidence: evidence.encode() })
 }
 
 fn argument<T: Element<Wire = Bytes>>(bytes: Bytes, name: &'static str) -> Result<T, Status> {
@@ -421,9 +469,11 @@ pub fn refusal(reason: Invalid) -> Status {
     Status::with_metadata(code, reason.english(), metadata)
 }
 
-fn busy(what: &str) -> Status {
+fn busy(what: &str, retry_after_ms: u64) -> Status {
     let refusal = refusal(Invalid::Busy);
-    Status::with_metadata(refusal.code(), what, refusal.metadata().clone())
+    let mut metadata = refusal.metadata().clone();
+    metadata.insert("retry-after-ms", retry_after_ms.into());
+    Status::with_metadata(refusal.code(), what, metadata)
 }
 
 /// What the routes beside the service need.
@@ -441,6 +491,8 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let stop = service.stop.clone();
     let pages = Pages { service: service.clone(), registry: Arc::new(registry) };
+    let limited = service.clone();
+    let incoming = connections(listener, service.clients.clone(), service.metrics.clone());
     let ledger = LedgerServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<LedgerServer<Service>>().await;
@@ -453,14 +505,40 @@ pub async fn serve(
     let router = std::mem::take(routes.axum_router_mut())
         .layer(middleware::from_fn(name_oversize))
         .route("/metrics", get(metrics_page).with_state(pages.clone()))
-        .route("/health", get(health_page).with_state(pages));
+        .route("/health", get(health_page).with_state(pages))
+        .layer(middleware::from_fn_with_state(limited, limit_client));
     tonic::transport::Server::builder()
         .accept_http1(true)
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_routes(Routes::from(router))
-        .serve_with_incoming_shutdown(connections(listener), stopped(stop))
+        .serve_with_incoming_shutdown(incoming, stopped(stop))
         .await
+}
+
+/// Serves a client as far as its share goes, whatever it calls.
+async fn limit_client(Shared(service): Shared<Service>, request: Request, next: Next) -> Response {
+    let connection = request.extensions().get::<TcpConnectInfo>();
+    let client = connection.and_then(|c| c.remote_addr()).map(|a| a.ip());
+    match service.clients.call(client, Instant::now()) {
+        Ok(_going) => next.run(request).await,
+        Err(refusal) => {
+            let status = service.exceeded(refusal);
+            let grpc = request.headers().get(header::CONTENT_TYPE);
+            let grpc = grpc.is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+            if grpc { status.into_http() } else { too_many(&status, refusal) }
+        }
+    }
+}
+
+/// The same for who does not speak gRPC.
+fn too_many(status: &Status, refusal: Refusal) -> Response {
+    let mut response = (StatusCode::TOO_MANY_REQUESTS, status.message().to_owned()).into_response();
+    let ms = u64::try_from(refusal.retry.as_millis()).unwrap_or(u64::MAX);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
+    headers.insert("retry-after-ms", HeaderValue::from(ms.max(1)));
+    response
 }
 
 /// A request beyond [`REQUEST_BYTES_MAX`] is refused before the service sees it; its refusal gets the code too.
@@ -477,11 +555,7 @@ async fn name_oversize(request: Request, next: Next) -> Response {
 
 async fn metrics_page(Shared(pages): Shared<Pages>) -> Response {
     if let Ok(status) = pages.service.replica_status().await {
-        let metrics = &pages.service.metrics;
-        metrics.height.set(status.height.0);
-        metrics.round.set(u64::from(status.round));
-        metrics.pool_transactions.set(status.pool_transactions as u64);
-        metrics.pool_bytes.set(status.pool_bytes as u64);
+        pages.service.metrics.show(&status);
     }
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &pages.registry) {
@@ -500,6 +574,7 @@ async fn health_page(Shared(pages): Shared<Pages>) -> Response {
             "height": s.height.0,
             "catching_up": s.catching_up,
             "peers": pages.service.metrics.peers.get(),
+            "waiting_for_quorum": s.waiting_for_quorum,
         }))
         .into_response(),
         Err(status) => {

@@ -9,14 +9,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use assent_proto::{Address, BodyId, Invalid, TimeMs, VerifiedTx};
-use assent_replica::{Fault, Input, Output, PeerMessage, Replica, Status};
+use assent_ledger::State;
+use assent_proto::{Address, BodyId, GenesisHash, Invalid, ObjectRef, SecretKey, TimeMs, VerifiedTx};
+use assent_replica::{Evidence, Fault, Input, Output, PeerMessage, Replica, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
-use crate::network::{Command, Commands};
+use crate::network::{Admitted, Command, Commands};
+use crate::progress::Progress;
+use crate::report::Reporter;
 use crate::store::Store;
 
 /// Bytes of messages that each peer may always have waiting for the loop, whatever the others send.
@@ -33,6 +36,8 @@ const MESSAGE_BYTES: u32 = 4 << 10;
 const TRANSACTIONS_MAX: u32 = 16 << 10;
 /// How long the loop sleeps when the replica names no time.
 const IDLE: Duration = Duration::from_secs(60);
+/// The shortest time between two looks at how the replica is.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What the pool said to a submitted transaction.
 pub type Verdict = Result<(), Invalid>;
@@ -180,25 +185,71 @@ pub struct Runner {
     clock: Clock,
     outlets: Outlets,
     last_commit: Option<Instant>,
+    reporter: Reporter,
+    progress: Progress,
+    /// When the replica was looked at last, and whether something has happened since.
+    looked: Option<Instant>,
+    news: bool,
+    /// The leaf with the nodes of the registry that the network knows, or is yet to be told.
+    nodes: bytes::Bytes,
+    admit: Option<Vec<Admitted>>,
 }
 
 impl Runner {
-    /// A loop around a replica.
-    pub fn new(replica: Replica<Store>, clock: Clock, outlets: Outlets) -> Runner {
-        Runner { replica, clock, outlets, last_commit: None }
+    /// A loop around a replica of a validator with this key.
+    pub fn new(
+        replica: Replica<Store>,
+        genesis: GenesisHash,
+        key: SecretKey,
+        clock: Clock,
+        outlets: Outlets,
+    ) -> Runner {
+        let nodes = nodes_leaf(replica.state());
+        Runner {
+            replica,
+            clock,
+            outlets,
+            last_commit: None,
+            reporter: Reporter::new(genesis, key),
+            progress: Progress::default(),
+            looked: None,
+            news: true,
+            nodes,
+            admit: None,
+        }
     }
 
     /// Runs until it is told to stop or the replica faults. `first` is what opening the replica gave.
     pub fn run(mut self, first: Vec<Output>, mail: Mail) -> Result<(), Fault> {
-        self.tell(first);
+        self.tell(first)?;
         loop {
-            let message = match mail.0.recv_timeout(self.wake()?) {
+            let patience = self.wake()?.min(self.look());
+            match mail.0.recv_timeout(patience) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Ok(message) => message,
-                Err(RecvTimeoutError::Timeout) => continue,
-            };
-            self.take(message)?;
+                Ok(message) => self.take(message)?,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.news = true;
         }
+    }
+
+    /// Looks at how the replica is, tells what is news, and says when to look again. A look costs little, but
+    /// not so little that it may be taken after every message.
+    fn look(&mut self) -> Duration {
+        let now = Instant::now();
+        let since = self.looked.map_or(LOOK_EVERY, |at| now.saturating_duration_since(at));
+        let due = self.progress.next_look(now).unwrap_or(IDLE);
+        if since < LOOK_EVERY {
+            return if self.news { LOOK_EVERY - since } else { due };
+        }
+        if self.news || due.is_zero() {
+            self.looked = Some(now);
+            self.news = false;
+            let status = self.replica.status();
+            self.outlets.metrics.show(&status);
+            self.progress.look(&status, now).iter().for_each(crate::progress::Line::log);
+        }
+        self.progress.next_look(now).unwrap_or(IDLE).max(LOOK_EVERY)
     }
 
     /// Fires what is due and says how long nothing will be.
@@ -215,10 +266,10 @@ impl Runner {
             Message::Peer { from, message, _room } => self.step(Input::Peer { from, message: *message }),
             Message::Up(peer) => self.step(Input::PeerUp(peer)),
             Message::Down(peer) => self.step(Input::PeerDown(peer)),
-            Message::Gossiped { txs, _room } => self.pool(txs, Vec::new()),
+            Message::Gossiped { txs, _room } => self.pool(txs, Vec::new(), false),
             Message::Submitted { txs, _room } => {
                 let (txs, replies) = txs.into_iter().unzip();
-                self.pool(txs, replies)
+                self.pool(txs, replies, true)
             }
             Message::Status(tell) => {
                 // Whoever asked may have gone.
@@ -232,25 +283,30 @@ impl Runner {
     fn step(&mut self, input: Input) -> Result<(), Fault> {
         let now = self.clock.now();
         let outputs = self.replica.step(now, input)?;
-        self.tell(outputs);
-        Ok(())
+        self.tell(outputs)
     }
 
     /// Hands transactions to the pool and tells each submitter, in the order of `replies`, what it said.
-    fn pool(&mut self, txs: Vec<VerifiedTx>, replies: Vec<oneshot::Sender<Verdict>>) -> Result<(), Fault> {
+    fn pool(
+        &mut self,
+        txs: Vec<VerifiedTx>,
+        replies: Vec<oneshot::Sender<Verdict>>,
+        gossip: bool,
+    ) -> Result<(), Fault> {
         let bodies: Vec<BodyId> = txs.iter().map(VerifiedTx::body_id).collect();
         self.outlets.feed.accepted(txs.iter());
         let now = self.clock.now();
-        let outputs = self.replica.step(now, Input::Transactions { txs, gossip: !replies.is_empty() })?;
+        let outputs = self.replica.step(now, Input::Transactions { txs, gossip })?;
         let refused: HashMap<BodyId, Invalid> = outputs.iter().filter_map(refusal).collect();
-        self.tell(outputs);
+        self.tell(outputs)?;
         for (body, reply) in bodies.iter().zip(replies) {
             let _ = reply.send(refused.get(body).map_or(Ok(()), |reason| Err(*reason)));
         }
         Ok(())
     }
 
-    fn tell(&mut self, outputs: Vec<Output>) {
+    fn tell(&mut self, outputs: Vec<Output>) -> Result<(), Fault> {
+        let mut reports = false;
         for output in outputs {
             match output {
                 Output::Broadcast(message) => self.send(Command::Broadcast(message)),
@@ -260,8 +316,53 @@ impl Runner {
                     self.outlets.metrics.reject(reason);
                     self.outlets.feed.refused(&body, reason);
                 }
-                Output::Committed(commit, state) => self.committed(&commit, state),
+                Output::Equivocation(evidence) => {
+                    self.equivocation(&evidence);
+                    reports = true;
+                }
+                Output::Committed(commit, state) => {
+                    self.committed(&commit, state);
+                    reports = true;
+                }
+                Output::Joined(certified, state) => {
+                    self.outlets.metrics.height.set(certified.header.height.0);
+                    self.admit(&state);
+                    self.outlets.feed.joined(*certified, state);
+                }
             }
+        }
+        if reports { self.report() } else { Ok(()) }
+    }
+
+    fn equivocation(&mut self, evidence: &Evidence) {
+        self.outlets.metrics.equivocations.inc();
+        tracing::warn!(?evidence, "a validator contradicted itself");
+        let status = self.replica.status();
+        self.reporter.seen(evidence, self.replica.state(), status.height);
+    }
+
+    /// Hands in the reports of contradictions whose time has come.
+    fn report(&mut self) -> Result<(), Fault> {
+        if self.reporter.is_idle() {
+            return Ok(());
+        }
+        let status = self.replica.status();
+        let due = self.reporter.due(self.replica.state(), status.height, self.clock.now().max(status.time));
+        if due.is_empty() { Ok(()) } else { self.pool(due, Vec::new(), true) }
+    }
+
+    /// Tells the network when the registry of nodes has changed. It must not miss it: what finds no room is told
+    /// again after the next block.
+    fn admit(&mut self, state: &State) {
+        let nodes = nodes_leaf(state);
+        if nodes != self.nodes {
+            self.nodes = nodes;
+            self.admit = Some(Admitted::registered(state));
+        }
+        if let Some(nodes) = self.admit.take()
+            && self.outlets.network.send(Command::Admit(nodes.clone())).is_err()
+        {
+            self.admit = Some(nodes);
         }
     }
 
@@ -271,7 +372,7 @@ impl Runner {
         }
     }
 
-    fn committed(&mut self, commit: &assent_replica::Commit, state: assent_ledger::State) {
+    fn committed(&mut self, commit: &assent_replica::Commit, state: State) {
         let (header, certificate) = (&commit.certified.header, &commit.certified.certificate);
         let denied = commit.receipts.iter().filter(|r| r.code != 0).count();
         let metrics = &self.outlets.metrics;
@@ -291,8 +392,14 @@ impl Runner {
             signers = certificate.signatures.len(),
             "block is final"
         );
+        self.admit(&state);
         self.outlets.feed.committed(commit, state);
     }
+}
+
+/// The registry of nodes as the state holds it.
+fn nodes_leaf(state: &State) -> bytes::Bytes {
+    state.get(&ObjectRef::NODES).map(|leaf| leaf.content.clone()).unwrap_or_default()
 }
 
 fn refusal(output: &Output) -> Option<(BodyId, Invalid)> {

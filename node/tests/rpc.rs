@@ -4,10 +4,13 @@
 
 mod support;
 
+use assent_node::Config;
+use assent_node::api::ledger_client::LedgerClient;
 use assent_node::api::{
     BlockRequest, FollowRequest, ObjectRequest, StatusRequest, SubmitRequest, TransactionRequest,
     TransactionStatus, UsesRequest, Wait,
 };
+use assent_node::clients::ClientLimits;
 use assent_proto::envelope::ENVELOPE_BYTES_MAX;
 use assent_proto::evidence::{Claim, Evidence};
 use assent_proto::field::{Element, Message};
@@ -17,6 +20,7 @@ use assent_proto::{
 };
 use bytes::Bytes;
 use support::*;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 fn submit(envelope: impl Into<Bytes>, wait: Wait) -> SubmitRequest {
@@ -248,6 +252,8 @@ async fn a_stopped_node_goes_on_where_it_was() {
     let mut client = node.client().await;
     let after = client.get_status(StatusRequest {}).await.unwrap().into_inner();
     assert!(after.height >= before.height);
+    assert!(after.voting && !after.waiting_for_quorum && after.target_height >= after.height);
+    assert_eq!((after.validators, after.connected, after.admitted_peers), (1, 0, 0));
     assert_eq!(after.institution, devnet.genesis.institution("bureau").unwrap().name_en);
     let known = TransactionRequest { body_id: first.body_id, wait: false };
     let known = client.get_transaction(known).await.unwrap().into_inner();
@@ -281,6 +287,73 @@ async fn the_pages_are_served_on_the_same_port() {
     let asked = tonic_health::pb::HealthCheckRequest { service: "assent.v1.Ledger".into() };
     let answer = grpc.check(asked).await.unwrap().into_inner();
     assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
+    node.stop().await;
+}
+
+fn retry_after_ms(status: &Status) -> u64 {
+    assert_eq!((status.code(), coded(status)), (Code::ResourceExhausted, Some(Invalid::Busy)), "{status:?}");
+    status.metadata().get("retry-after-ms").unwrap().to_str().unwrap().parse().unwrap()
+}
+
+/// A client that calls too often is refused with a hint that is right; after it, it is served again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_beyond_its_rate_is_told_when_to_come_again() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let clients = ClientLimits::new(2, 64, true);
+    let node = Running::start_config(Config { clients, ..config(home.path(), &devnet.genesis) }).await;
+    let mut client = node.client().await;
+    let refused = async |client: &mut LedgerClient<Channel>| {
+        for _ in 0..1_000 {
+            if let Err(status) = client.get_status(StatusRequest {}).await {
+                return status;
+            }
+        }
+        panic!("never refused");
+    };
+    let retry = retry_after_ms(&refused(&mut client).await);
+    assert!((1..=500).contains(&retry), "{retry}");
+    tokio::time::sleep(std::time::Duration::from_millis(retry + 1)).await;
+    client.get_status(StatusRequest {}).await.expect("the hint is right");
+
+    retry_after_ms(&refused(&mut client).await);
+    let page = page(&node.rpc, "/health").await;
+    assert!(page.starts_with("HTTP/1.1 429") && page.contains("retry-after: 1"), "{page}");
+    assert!(page.contains("retry-after-ms: "), "{page}");
+    node.stop().await;
+}
+
+/// Streams of events are refused one by one, and connections beyond a client's share closed at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_has_its_share_of_streams_and_connections() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let clients = ClientLimits { streams: 2, ..ClientLimits::new(1_000, 3, true) };
+    let node = Running::start_config(Config { clients, ..config(home.path(), &devnet.genesis) }).await;
+    let mut client = node.client().await;
+    let follow = || FollowRequest { from_height: 1, to_height: 0 };
+    let mut streams = vec![client.follow(follow()).await.unwrap(), client.follow(follow()).await.unwrap()];
+    retry_after_ms(&client.follow(follow()).await.err().unwrap());
+    streams.pop();
+    let begun = std::time::Instant::now();
+    while let Err(status) = client.follow(follow()).await {
+        retry_after_ms(&status);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "its room is free again");
+    }
+
+    use tokio::io::AsyncReadExt;
+    let host = node.rpc.strip_prefix("http://").unwrap();
+    let mut open = Vec::new();
+    // One is the client's own; whoever is let in is not answered before it asks.
+    for _ in 0..2 {
+        open.push(tokio::net::TcpStream::connect(host).await.unwrap());
+    }
+    let mut refused = tokio::net::TcpStream::connect(host).await.unwrap();
+    let mut byte = [0];
+    let closed = tokio::time::timeout(std::time::Duration::from_secs(30), refused.read(&mut byte)).await;
+    assert!(matches!(closed.expect("closed at once"), Ok(0) | Err(_)));
+    drop(open);
+    client.get_status(StatusRequest {}).await.expect("its first connection goes on");
     node.stop().await;
 }
 

@@ -33,6 +33,19 @@ pub fn home(devnet: &Devnet, i: usize) -> TempDir {
     dir
 }
 
+/// How a node is started on free ports, without peers.
+pub fn config(home: &Path, genesis: &Genesis) -> Config {
+    Config {
+        home: home.into(),
+        genesis: genesis.clone(),
+        rpc: "127.0.0.1:0".parse().unwrap(),
+        listen: FREE.parse().unwrap(),
+        peers: Vec::new(),
+        limits: Default::default(),
+        clients: Default::default(),
+    }
+}
+
 /// A node that runs in this process.
 pub struct Running {
     pub rpc: String,
@@ -47,14 +60,10 @@ impl Running {
     }
 
     pub async fn start_with(home: &Path, genesis: &Genesis, peers: Vec<String>) -> Running {
-        let config = Config {
-            home: home.into(),
-            genesis: genesis.clone(),
-            rpc: "127.0.0.1:0".parse().unwrap(),
-            listen: FREE.parse().unwrap(),
-            peers,
-            limits: Default::default(),
-        };
+        Self::start_config(Config { peers, ..config(home, genesis) }).await
+    }
+
+    pub async fn start_config(config: Config) -> Running {
         let node = Node::start(config).await.unwrap();
         let (rpc, listen) = (format!("http://{}", node.rpc_address()), node.addresses()[0].clone());
         let (stop, stopped) = oneshot::channel();

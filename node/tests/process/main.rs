@@ -1,0 +1,151 @@
+//! assentd as a process: who may connect, what misbehaving costs, what it logs, how it ends.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod assentd;
+mod floods;
+mod registry;
+mod spy;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use assent_genesis::testing;
+use assent_node::api::ledger_client::LedgerClient;
+use assent_node::api::{SubmitRequest, Wait};
+use assentd::{Assentd, PATIENCE};
+use futures::StreamExt;
+use libp2p::identity::Keypair;
+use libp2p::swarm::SwarmEvent;
+use nix::sys::signal::Signal;
+use spy::{Got, dial, keypair, spy};
+use support::*;
+
+/// A peer that genesis does not admit gets not one byte of any protocol, and is logged. R1's gossip is not for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_refused_and_logged() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let mut node = Assentd::start(home.path(), &devnet.genesis);
+    let mut client = LedgerClient::connect(node.rpc.clone()).await.unwrap();
+    let submit = SubmitRequest { envelope: good(&devnet, 1), wait: Wait::Final.into() };
+    client.submit(submit).await.unwrap();
+    for _ in 0..3 {
+        let key = Keypair::generate_ed25519();
+        let name = key.public().to_peer_id().to_string();
+        let (mut stranger, _) = spy(key, &devnet.genesis);
+        let got = dial(&mut stranger, &node, false).await;
+        assert_eq!(got, Got { shut_out: true, ..Got::default() });
+        let line = node.logged(&name);
+        assert!(line.contains("refused a stranger") && line.contains("/ip4/127.0.0.1/tcp/"), "{line}");
+    }
+    assert!(node.height().await >= 1, "the node goes on");
+}
+
+/// The same peer under a validator's key is let in: what the stranger did not get is there to be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validator_is_let_in_and_kept_out_once_it_sends_garbage() {
+    let devnet = testing::devnet(4, 4);
+    let home = home(&devnet, 0);
+    let mut node = Assentd::start(home.path(), &devnet.genesis);
+    let (mut validator, topic) = spy(keypair(&devnet.nodes[1].network), &devnet.genesis);
+    let got = dial(&mut validator, &node, true).await;
+    let log = fs::read_to_string(&node.log).unwrap();
+    assert_eq!((got.subscriptions, got.shut_out), (1, false), "{log}");
+
+    validator.behaviour_mut().gossip.publish(topic, b"no message of consensus".to_vec()).unwrap();
+    let closed =
+        async { while !matches!(validator.select_next_some().await, SwarmEvent::ConnectionClosed { .. }) {} };
+    tokio::time::timeout(PATIENCE, closed).await.expect("it is disconnected");
+    node.logged("broke the protocol");
+    let again = dial(&mut validator, &node, true).await;
+    assert!(again.shut_out, "and kept out for a while");
+    assert_eq!(node.height().await, 0, "the node goes on");
+}
+
+/// One of four alone decides nothing, and says so in its status, its metrics and its log.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_quorum_it_waits_and_says_so() {
+    let devnet = testing::devnet(4, 4);
+    let home = home(&devnet, 0);
+    let mut node = Assentd::start(home.path(), &devnet.genesis);
+    let line = node.logged("the quorum is gone");
+    assert!(line.contains("\"validators\":4"), "{line}");
+    let status = node.status().await;
+    assert!(status.waiting_for_quorum && status.voting && !status.validator.is_empty());
+    assert_eq!((status.validators, status.connected, status.admitted_peers), (4, 0, 3));
+    assert_eq!(node.metric("assent_waiting_for_quorum").await, 1);
+    assert_eq!(node.metric("assent_validators").await, 4);
+    let shown = std::process::Command::new(env!("CARGO_BIN_EXE_assentd"))
+        .args(["status", "--rpc", &node.rpc])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("waiting for a quorum") && shown.contains("0 connected of 3 admitted"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_it_cleanly_and_it_starts_again() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let node = Assentd::start(home.path(), &devnet.genesis);
+    let mut client = LedgerClient::connect(node.rpc.clone()).await.unwrap();
+    let submit = SubmitRequest { envelope: good(&devnet, 1), wait: Wait::Final.into() };
+    client.submit(submit).await.unwrap();
+    let before = node.height().await;
+    node.signal(Signal::SIGTERM);
+    assert!(node.ended().success());
+    let node = Assentd::start(home.path(), &devnet.genesis);
+    assert!(node.height().await >= before);
+    node.signal(Signal::SIGKILL);
+    assert!(!node.ended().success());
+    let node = Assentd::start(home.path(), &devnet.genesis);
+    assert!(node.height().await >= before, "nothing acknowledged is lost");
+    node.signal(Signal::SIGINT);
+    assert!(node.ended().success());
+}
+
+fn assentd(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_assentd"));
+    command.args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn init_makes_keys_once_and_prints_a_piece_without_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("node");
+    let home = home.to_str().unwrap();
+    let init = ["init", "--home", home, "--chain-id", "yantai-1", "--institution", "hospital-a"];
+    let made = assentd(&init);
+    assert!(made.status.success(), "{made:?}");
+    let piece = String::from_utf8(made.stdout).unwrap();
+    let piece = assent_genesis::ValidatorPiece::parse(&piece).unwrap();
+    let keys = assent_node::keys::Keys::load(Path::new(home)).unwrap();
+    assert_eq!(piece.consensus_key(), keys.consensus.public());
+    for secret in [&keys.consensus, &keys.network] {
+        assert!(!piece.to_toml().contains(&hex::encode(secret.to_bytes())));
+    }
+    let again = assentd(&init);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
+}
+
+#[test]
+fn a_missing_genesis_or_open_key_file_ends_it_with_a_clear_message() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let path = home.path().to_str().unwrap();
+    let none = assentd(&["run", "--home", path, "--genesis", "/nowhere/genesis.toml"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("/nowhere/genesis.toml"));
+    let file = home.path().join("genesis.toml");
+    fs::write(&file, devnet.genesis.to_toml()).unwrap();
+    let key = home.path().join(assent_node::keys::CONSENSUS_KEY);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs::set_permissions(key, mode).unwrap();
+    let open = assentd(&["run", "--home", path, "--genesis", file.to_str().unwrap()]);
+    assert_eq!(open.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&open.stderr).contains("can be read by others"));
+}

@@ -1,0 +1,139 @@
+//! A peer that speaks all of assentd's protocols under a key of its own, and keeps to none of their rules.
+
+use std::time::Duration;
+
+use assent_genesis::Genesis;
+use assent_node::network::direct_protocol;
+use futures::StreamExt;
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Swarm, SwarmBuilder, gossipsub, identity::Keypair, noise, request_response, tcp, yamux};
+
+use crate::assentd::{Assentd, PATIENCE};
+
+/// What a peer may speak; as much as assentd itself does.
+#[derive(NetworkBehaviour)]
+pub struct Spy {
+    pub gossip: gossipsub::Behaviour,
+    pub direct: request_response::Behaviour<Raw>,
+}
+
+/// Sends bytes as they are, and takes any answer.
+#[derive(Clone, Default)]
+pub struct Raw;
+
+impl request_response::Codec for Raw {
+    type Protocol = libp2p::StreamProtocol;
+    type Request = Vec<u8>;
+    type Response = Vec<u8>;
+    async fn read_request<T: futures::AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &Self::Protocol,
+        io: &mut T,
+    ) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        futures::AsyncReadExt::read_to_end(io, &mut bytes).await?;
+        Ok(bytes)
+    }
+    async fn read_response<T: futures::AsyncRead + Unpin + Send>(
+        &mut self,
+        protocol: &Self::Protocol,
+        io: &mut T,
+    ) -> std::io::Result<Vec<u8>> {
+        self.read_request(protocol, io).await
+    }
+    async fn write_request<T: futures::AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &Self::Protocol,
+        io: &mut T,
+        bytes: Vec<u8>,
+    ) -> std::io::Result<()> {
+        futures::AsyncWriteExt::write_all(io, &bytes).await
+    }
+    async fn write_response<T: futures::AsyncWrite + Unpin + Send>(
+        &mut self,
+        protocol: &Self::Protocol,
+        io: &mut T,
+        bytes: Vec<u8>,
+    ) -> std::io::Result<()> {
+        self.write_request(protocol, io, bytes).await
+    }
+}
+
+/// A peer that speaks all of assentd's protocols under a key of its own.
+pub fn spy(key: Keypair, genesis: &Genesis) -> (Swarm<Spy>, gossipsub::IdentTopic) {
+    let chain = hex::encode(genesis.hash().tag().0);
+    let topic = gossipsub::IdentTopic::new(format!("assent/{chain}/consensus"));
+    let config = gossipsub::ConfigBuilder::default()
+        .protocol_id_prefix(format!("/assent/{chain}/gossip"))
+        .max_transmit_size(1 << 20)
+        .build()
+        .unwrap();
+    let author = gossipsub::MessageAuthenticity::Signed(key.clone());
+    let mut gossip = gossipsub::Behaviour::new(author, config).unwrap();
+    gossip.subscribe(&topic).unwrap();
+    let protocol = libp2p::StreamProtocol::try_from_owned(direct_protocol(&genesis.hash())).unwrap();
+    let direct = request_response::Behaviour::new(
+        [(protocol, request_response::ProtocolSupport::Full)],
+        request_response::Config::default(),
+    );
+    let swarm = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|_| Spy { gossip, direct })
+        .unwrap()
+        .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(60)))
+        .build();
+    (swarm, topic)
+}
+
+/// What a peer got from the node until it was shut out, or `None` for one that was let in.
+#[derive(Debug, Default, PartialEq)]
+pub struct Got {
+    pub subscriptions: usize,
+    pub messages: usize,
+    pub answers: usize,
+    pub shut_out: bool,
+}
+
+pub async fn dial(swarm: &mut Swarm<Spy>, node: &Assentd, stop_at_subscription: bool) -> Got {
+    swarm.dial(node.listen.clone()).unwrap();
+    let mut got = Got::default();
+    let events = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+                    // Asks for the chain at once, before the other side can have refused.
+                    let catch_up_from_1 = [&9u32.to_be_bytes()[..], &[5], &1u64.to_le_bytes()[..]].concat();
+                    swarm.behaviour_mut().direct.send_request(&peer_id, catch_up_from_1);
+                }
+                SwarmEvent::ConnectionClosed { .. } | SwarmEvent::OutgoingConnectionError { .. } => {
+                    got.shut_out = true;
+                    return;
+                }
+                SwarmEvent::Behaviour(SpyEvent::Gossip(gossipsub::Event::Subscribed { .. })) => {
+                    got.subscriptions += 1;
+                    if stop_at_subscription {
+                        return;
+                    }
+                }
+                SwarmEvent::Behaviour(SpyEvent::Gossip(gossipsub::Event::Message { .. })) => {
+                    got.messages += 1
+                }
+                SwarmEvent::Behaviour(SpyEvent::Direct(request_response::Event::Message { .. })) => {
+                    got.answers += 1
+                }
+                _ => {}
+            }
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, events).await;
+    ended.unwrap_or_else(|_| {
+        panic!("neither let in nor shut out: {}", std::fs::read_to_string(&node.log).unwrap())
+    });
+    got
+}
+
+pub fn keypair(key: &assent_proto::SecretKey) -> Keypair {
+    Keypair::ed25519_from_bytes(key.to_bytes()).unwrap()
+}
