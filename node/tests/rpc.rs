@@ -218,7 +218,7 @@ async fn a_follower_sees_every_event_and_then_the_new_ones() {
     while !bodies.contains(&last) {
         let block = stream.message().await.unwrap().unwrap();
         let header = CertifiedHeader::read(block.header.unwrap(), "header").unwrap();
-        assent_proto::evidence::verify_header(&header, &trust).unwrap();
+        assent_proto::evidence::verify_header(&header, &trust, &trust.validators).unwrap();
         assert_eq!(header.header.parent, parent, "no block is left out");
         parent = header.header.id();
         let events: Vec<assent_proto::Event> =
@@ -233,7 +233,7 @@ async fn a_follower_sees_every_event_and_then_the_new_ones() {
     let block = <Block as Message>::decode(&newest.block).unwrap();
     let certificate = Element::read(newest.certificate.unwrap(), "certificate").unwrap();
     let certified = CertifiedHeader { header: block.header, certificate };
-    assent_proto::evidence::verify_header(&certified, &trust).unwrap();
+    assent_proto::evidence::verify_header(&certified, &trust, &trust.validators).unwrap();
     node.stop().await;
 }
 

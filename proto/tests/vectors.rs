@@ -6,13 +6,15 @@
 use assent_proto::block::{BlockId, Header, tx_root};
 use assent_proto::envelope::signing_message;
 use assent_proto::event::{Event, EventCore, EventKind, Link};
+use assent_proto::evidence::{AbsenceClaim, Claim, Evidence, ValidatorLink};
 use assent_proto::field::Message;
 use assent_proto::keys::Algorithm;
 use assent_proto::merkle::{self, Mountains};
-use assent_proto::state::{ObjectKind, ObjectRef, leaf_hash, object_hash};
+use assent_proto::state::{ObjectKind, ObjectRef, Parameters, leaf_hash, object_hash};
 use assent_proto::transaction::*;
 use assent_proto::trie::inner_hash;
-use assent_proto::validators::{Validator, ValidatorSet, VoteKind, vote_message};
+use assent_proto::trie::{TrieEnd, TrieProof};
+use assent_proto::validators::{Validator, ValidatorSet, VoteKind, proposal_message, vote_message};
 use assent_proto::*;
 
 fn h(n: u8) -> Hash {
@@ -90,6 +92,99 @@ fn event() -> Event {
     }
 }
 
+fn by(action: Action) -> Body {
+    Body {
+        chain: GenesisHash(h(1)).tag(),
+        expires_at: TimeMs(1_790_000_000_000),
+        author: Author::Institution(InstitutionId(h(3))),
+        action,
+    }
+}
+
+fn propose(change: Change) -> Body {
+    by(Action::Propose(Box::new(Propose { change, until: TimeMs(1_790_000_500_000) })))
+}
+
+fn validator_of(key: &SecretKey) -> Validator {
+    Validator { algorithm: Algorithm::Ed25519, key: key.public(), power: 1, institution: InstitutionId(h(3)) }
+}
+
+fn possession(key: &SecretKey, key_use: KeyUse) -> Signature {
+    key.sign(&join_message(&GenesisHash(h(1)), &InstitutionId(h(3)), key_use, &key.public()).0)
+}
+
+fn propose_validators() -> Body {
+    let key = SecretKey::from_bytes(&[42; 32]);
+    propose(Change::Validators(ChangeValidators {
+        replaces: h(12),
+        validators: vec![validator_of(&key)].try_into().unwrap(),
+        from: Height(5000),
+        possessions: vec![Possession { key: key.public(), signature: possession(&key, KeyUse::Consensus) }]
+            .try_into()
+            .unwrap(),
+    }))
+}
+
+fn propose_nodes() -> Body {
+    let (key, network) = (SecretKey::from_bytes(&[42; 32]), SecretKey::from_bytes(&[43; 32]));
+    let record =
+        NodeRecord { institution: InstitutionId(h(3)), key: key.public(), network_key: network.public() };
+    let admission = NodeAdmission {
+        record,
+        possession: possession(&key, KeyUse::Consensus),
+        network_possession: possession(&network, KeyUse::Network),
+    };
+    propose(Change::Nodes(ChangeNodes {
+        admit: vec![admission].try_into().unwrap(),
+        remove: vec![PublicKey(h(13))].try_into().unwrap(),
+    }))
+}
+
+fn propose_parameters() -> Body {
+    propose(Change::Parameters(Parameters {
+        transaction_life_ms: 1,
+        permit_life_ms: 2,
+        erasure_deadline_ms: 3,
+        block_bytes_max: 4,
+        block_transactions_max: 5,
+        clock_bound_ms: 6,
+        heartbeat_ms: 7,
+        equivocation: Consequence::Remove,
+    }))
+}
+
+fn report() -> ReportEquivocation {
+    let (genesis, key) = (GenesisHash(h(1)), SecretKey::from_bytes(&[42; 32]));
+    let who = validator_of(&key).address();
+    let say = |block: Option<BlockId>| {
+        let message = vote_message(&genesis, VoteKind::Precommit, Height(7), 2, block.as_ref(), &who);
+        Statement { block, valid_round: None, signature: key.sign(&message.0) }
+    };
+    let said = [say(Some(BlockId(h(14)))), say(None)];
+    ReportEquivocation::of(key.public(), Height(7), 2, StatementKind::Precommit, said).unwrap()
+}
+
+fn reporting() -> Body {
+    by(Action::ReportEquivocation(Box::new(report())))
+}
+
+/// Its signatures are none; it is here for its bytes.
+fn linked_evidence() -> Evidence {
+    let certificate =
+        CommitCertificate { height: Height(7), round: 1, block: header().id(), signatures: List::empty() };
+    let anchor = CertifiedHeader { header: header(), certificate };
+    let set = ValidatorSet {
+        validators: vec![validator_of(&SecretKey::from_bytes(&[42; 32]))].try_into().unwrap(),
+    };
+    let object = ObjectRef { kind: ObjectKind::Proposal, id: h(9) };
+    let proof = TrieProof { steps: List::empty(), end: TrieEnd::Empty };
+    Evidence {
+        claim: Claim::Absence(AbsenceClaim { object, proof }),
+        links: vec![ValidatorLink { certified: anchor.clone(), next: set }].try_into().unwrap(),
+        anchor,
+    }
+}
+
 fn vectors() -> String {
     let genesis = GenesisHash(h(1));
     let key = SecretKey::from_bytes(&[42; 32]);
@@ -108,6 +203,7 @@ fn vectors() -> String {
     let set = ValidatorSet { validators: vec![validator.clone()].try_into().unwrap() };
     let address = validator.address();
     let block = header().id();
+    let joining = |key_use| join_message(&genesis, &InstitutionId(h(3)), key_use, &key.public());
     let vote = |kind, id: Option<&BlockId>| vote_message(&genesis, kind, Height(7), 2, id, &address);
     let lines = [
         ("grant body", hex::encode(body.encode())),
@@ -140,6 +236,23 @@ fn vectors() -> String {
         ("validator set", set.hash().to_string()),
         ("prevote nil", vote(VoteKind::Prevote, None).to_string()),
         ("precommit", vote(VoteKind::Precommit, Some(&block)).to_string()),
+        (
+            "proposal without a valid round",
+            proposal_message(&genesis, Height(7), 2, None, &block, &address).to_string(),
+        ),
+        (
+            "proposal with valid round 0",
+            proposal_message(&genesis, Height(7), 2, Some(0), &block, &address).to_string(),
+        ),
+        ("joining consensus key", joining(KeyUse::Consensus).to_string()),
+        ("joining network key", joining(KeyUse::Network).to_string()),
+        ("proposed validators body", hex::encode(propose_validators().encode())),
+        ("proposed nodes body", hex::encode(propose_nodes().encode())),
+        ("proposed parameters body", hex::encode(propose_parameters().encode())),
+        ("approval body", hex::encode(by(Action::Approve(Approve { proposal: ProposalId(h(9)) })).encode())),
+        ("report body", hex::encode(reporting().encode())),
+        ("misconduct id", report().id().to_string()),
+        ("evidence with a change of the validators", hex::encode(linked_evidence().encode())),
     ];
     lines.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
 }
@@ -164,4 +277,20 @@ fn the_vectors_decode_to_what_they_were_made_of() {
     assert_eq!(<Event as Message>::decode(&find("event")), Ok(event()));
     let tx = envelope::verify(&GenesisHash(h(1)), &[find("envelope").into()]).remove(0);
     assert_eq!(tx.map(|tx| tx.body().clone()), Ok(grant()));
+    assert_eq!(
+        <Evidence as Message>::decode(&find("evidence with a change of the validators")),
+        Ok(linked_evidence())
+    );
+    for (name, body) in [
+        ("proposed validators body", propose_validators()),
+        ("proposed nodes body", propose_nodes()),
+        ("proposed parameters body", propose_parameters()),
+        ("report body", reporting()),
+    ] {
+        assert_eq!(Body::decode(&find(name)), Ok(body.clone()), "{name}");
+        // The signatures inside hold, or the transaction would be none.
+        let signed = Envelope::sign(&GenesisHash(h(1)), &body, &[&SecretKey::from_bytes(&[42; 32])]);
+        let tx = envelope::verify(&GenesisHash(h(1)), &[signed.encode()]).remove(0);
+        assert_eq!(tx.map(|tx| tx.body().clone()), Ok(body), "{name}");
+    }
 }
