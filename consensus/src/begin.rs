@@ -6,11 +6,20 @@ use arc_malachitebft_metrics::Metrics;
 use assent_proto::{Height, TimeMs};
 
 use crate::context::{At, Roster};
-use crate::log::{self, Entry, Intent, Start, VoteLog, Writer};
+use crate::log::{self, Contents, Entry, Intent, LogDamaged, Start, VoteLog, Writer};
 use crate::{
     Abstention, Consensus, ConsensusMessage, Fault, Floor, Hands, Output, Phase, driver, fresh_core, heard,
     malachite, signing,
 };
+
+/// What the vote log holds.
+struct Memory {
+    /// Of the height that begins; none if it has not begun before.
+    entries: Option<Vec<Entry>>,
+    writer: Writer,
+    /// Bytes that are not torn.
+    whole: usize,
+}
 
 impl Consensus {
     pub(crate) fn begin(
@@ -26,11 +35,13 @@ impl Consensus {
         self.hands.heard.know(roster.set());
         self.hands.roster = roster;
         self.hands.height = height;
-        self.hands.signer.forget();
+        self.hands.signer.begin(height);
         self.hands.writer = Writer::default();
+        self.hands.pace.begin_height();
         self.phase = Phase::Running;
-        self.begin_as_remembered(now, floor, log_bytes, log)?;
+        // What came before the height began; what the log tells is heard again, and is not new.
         let early: Vec<_> = self.hands.heard.of(height).cloned().collect();
+        self.begin_as_remembered(now, floor, log_bytes, log)?;
         for message in early {
             if self.phase == Phase::Running {
                 self.deliver(now, message, log)?;
@@ -49,33 +60,43 @@ impl Consensus {
         if !self.is_validator {
             return self.begin_fresh(now, log);
         }
-        let memory = match self.read_log(log_bytes) {
+        let marked = log.marked()?;
+        let Memory { entries, writer, whole } = match self.recall(log_bytes, marked) {
             Ok(memory) => memory,
             Err(why) => return self.begin_abstaining(now, why, log),
         };
-        if let Some(why) = self.forgotten(memory.as_deref().unwrap_or_default(), floor) {
-            if memory.is_none() {
+        if whole < log_bytes.len() {
+            log.truncate(whole)?;
+        }
+        self.hands.writer = writer;
+        self.hands.signer.set_marked(marked);
+        if let Some(why) = self.forgotten(entries.as_deref().unwrap_or_default(), floor) {
+            if entries.is_none() {
                 self.write_start(log)?;
             }
             self.write_abstention(log)?;
             return self.begin_abstaining(now, why, log);
         }
-        match memory {
+        match entries {
             Some(entries) => self.resume(now, &entries, log),
             None => self.begin_fresh(now, log),
         }
     }
 
-    /// The entries of this height, and the writer set to go on after them.
-    fn read_log(&mut self, log_bytes: &[u8]) -> Result<Option<Vec<Entry>>, Abstention> {
-        let Hands { genesis, height, me, .. } = self.hands;
-        let (entries, writer) = log::read(log_bytes).map_err(Abstention::Log)?;
-        let entries = log::of_height(entries, &genesis, height, &me).map_err(Abstention::Log)?;
-        if entries.iter().flatten().any(|e| *e == Entry::Abstain) {
+    /// What the log says of this height, if it can be relied on.
+    fn recall(&self, log_bytes: &[u8], marked: Height) -> Result<Memory, Abstention> {
+        let Hands { genesis, height, me, .. } = &self.hands;
+        let Contents { entries, writer, whole } = log::read(log_bytes).map_err(Abstention::Log)?;
+        let entries = log::of_height(entries, genesis, *height, me).map_err(Abstention::Log)?;
+        let of_height = entries.as_deref().unwrap_or_default();
+        if of_height.contains(&Entry::Abstain) {
             return Err(Abstention::Before);
         }
-        self.hands.writer = writer;
-        Ok(entries)
+        if marked > *height || marked == *height && self.own_intents(of_height).is_empty() {
+            let reason = "it ends before what was signed last";
+            return Err(Abstention::Log(LogDamaged { offset: whole, reason }));
+        }
+        Ok(Memory { entries, writer, whole })
     }
 
     /// Whether something of ours is known elsewhere to which the log does not lead: by what the caller asked of
@@ -163,9 +184,12 @@ impl Consensus {
 
     /// Leads the core to where the log left it. If it does not come to the same votes, nothing is signed.
     fn resume(&mut self, now: TimeMs, entries: &[Entry], log: &mut dyn VoteLog) -> Result<(), Fault> {
-        // What was read may have been written by a process that died before it was durable, and is about to be
-        // relied on.
+        // What was read may have been written by a process that died before it was durable or marked, and is about
+        // to be relied on.
         log.sync()?;
+        if !self.own_intents(entries).is_empty() {
+            self.hands.signer.mark(log)?;
+        }
         self.hands.logging = true;
         self.hands.replaying = true;
         self.renew_core(true);

@@ -9,8 +9,9 @@ use crate::context::{Protocol, Roster};
 use crate::convert::{self, CoreCommit, round_of};
 use crate::heard::{self, Heard};
 use crate::log::{Elapsed, Entry, VoteLog, Writer};
+use crate::pace::Pace;
 use crate::signing::{self, Signer};
-use crate::timers::{Step, Timeouts, Timers};
+use crate::timers::{Step, Timers};
 use crate::{ConsensusMessage, Fault, Output, Refusal, SignedVote};
 
 /// What the core acts through.
@@ -20,7 +21,7 @@ pub(crate) struct Hands {
     pub(crate) me: Address,
     pub(crate) roster: Roster,
     pub(crate) heard: Heard,
-    pub(crate) timeouts: Timeouts,
+    pub(crate) pace: Pace,
     pub(crate) timers: Timers,
     pub(crate) signer: Signer,
     pub(crate) writer: Writer,
@@ -136,7 +137,7 @@ impl Hands {
     }
 
     fn schedule(&mut self, timeout: &Timeout) {
-        self.timers.schedule(self.now, &self.timeouts, timeout);
+        self.timers.schedule(self.now, &self.pace, timeout);
     }
 
     fn broadcast(&mut self, message: ConsensusMessage) {
@@ -150,18 +151,26 @@ impl Hands {
     fn enter(&mut self, round: u32) {
         self.awaiting = None;
         self.heard.enter(self.height, round);
+        // What the log tells again happened at other times.
+        if !self.replaying {
+            self.pace.enter(round, self.now);
+        }
     }
 
     /// Whether a statement's signature holds. What was verified once, before its height began, is not verified
     /// again.
     fn hear(&mut self, key: &PublicKey, message: ConsensusMessage) -> bool {
-        let holds = self.heard.has(&message) || heard::holds(&self.genesis, key, &message);
-        if holds {
-            self.note(message)
-        } else {
-            self.refuse(Refusal::BadSignature)
+        if !self.heard.has(&message) && !heard::holds(&self.genesis, key, &message) {
+            self.refuse(Refusal::BadSignature);
+            return false;
         }
-        holds
+        if let ConsensusMessage::Proposal(p) = &message
+            && !self.replaying
+        {
+            self.pace.proposal(p.round, self.now);
+        }
+        self.note(message);
+        true
     }
 
     /// Remembers a verified statement, and tells at once if it contradicts another.

@@ -175,11 +175,6 @@ impl Heard {
             self.newest.remove(&oldest.expect("there are more than none"));
         }
     }
-
-    #[cfg(test)]
-    fn count(&self) -> usize {
-        self.said.values().map(BTreeMap::len).sum()
-    }
 }
 
 impl Floor {

@@ -10,8 +10,15 @@
 //! by [`Input::Received`] that one is here, was executed and is stored.
 //!
 //! What keeps a validator from contradicting itself: the intent to sign is durable before the signature
-//! exists; a signature in place of another is a [`Fault`]; a log that cannot be trusted, or a vote of our own
-//! that we do not remember, makes us abstain for the height ([`Output::Abstaining`]).
+//! exists; a signature in place of another is a [`Fault`]; a log that cannot be trusted, a statement of our own
+//! that we do not remember, or one that peers remember and the log does not reach ([`Floor`]), makes us abstain
+//! for the height ([`Output::Abstaining`]). What a crash tears off a log was never relied on, and is told from
+//! damage: see [`log`].
+//!
+//! Who votes, and in which order they propose, is given anew for each height ([`Turns`]): a validator that is
+//! removed observes, one that is added votes. How long a round waits is learnt, within [`Timeouts`]. Whoever
+//! contradicts himself is told of as soon as his second statement is verified ([`Output::Equivocation`]), wherever
+//! it came: alone, in a certificate, before its height or behind its decision.
 //!
 //! Certified blocks of others ([`Input::Certified`]) do not pass through the core: a quorum's precommits decide
 //! by themselves, and the caller has executed the block. The certificate is verified and the height is over.
@@ -24,6 +31,7 @@ mod driver;
 mod heard;
 pub mod log;
 pub mod message;
+mod pace;
 mod receive;
 mod signing;
 mod timers;
@@ -44,6 +52,7 @@ use driver::Hands;
 use heard::Heard;
 use log::{Body, VoteLog, Writer};
 pub use message::{ConsensusMessage, Polka, SignedProposal, SignedVote, SkipRound};
+use pace::Pace;
 use signing::Signer;
 pub use timers::Timeouts;
 pub use types::{Abstention, Evidence, Fault, Floor, Input, Output, Refusal, Turns};
@@ -78,7 +87,7 @@ impl Consensus {
             me: key.as_ref().map_or(Address([0; 20]), |k| address(&k.public())),
             roster: Roster::nobody(),
             heard: Heard::default(),
-            timeouts,
+            pace: Pace::new(timeouts),
             timers: Default::default(),
             signer: Signer::new(key),
             writer: Writer::default(),
@@ -244,12 +253,15 @@ impl Consensus {
                     self.hands.refuse(Refusal::NotAsked);
                     return Ok(());
                 }
+                if valid {
+                    self.hands.pace.body(round, now);
+                }
                 let body = Body { round, valid_round, proposer, header, valid };
                 let value = convert::body_from(&body);
                 self.drive(now, malachite::Input::ProposedValue(value, ValueOrigin::Consensus), log)
             }
             Input::Certified(certified) => {
-                self.certified(certified);
+                self.certified(now, certified);
                 Ok(())
             }
         }
@@ -284,7 +296,7 @@ impl Consensus {
     }
 
     /// A block that a quorum precommitted is final whatever the core thinks of it.
-    fn certified(&mut self, certified: CertifiedHeader) {
+    fn certified(&mut self, now: TimeMs, certified: CertifiedHeader) {
         let CertifiedHeader { header, certificate } = &certified;
         if !self.is_at(header.height) {
             return self.hands.refuse(Refusal::NotAsked);
@@ -296,7 +308,7 @@ impl Consensus {
         if certificate.verify(&self.hands.genesis, set, header.height, &header.id()).is_err() {
             return self.hands.refuse(Refusal::BadCertificate);
         }
-        self.keep_decision(certificate.clone());
+        self.keep_decision(now, certificate.clone());
         self.rest();
         self.hands.outputs.push(Output::Decided { certified });
     }
@@ -334,13 +346,14 @@ impl Consensus {
         let (_, value) = self.core.decided_value().expect("the core keeps what it decided");
         let certificate = convert::commit_of(&commit, &self.hands.roster);
         let certified = CertifiedHeader { header: value.header().clone(), certificate };
-        self.keep_decision(certified.certificate.clone());
+        self.keep_decision(self.hands.now, certified.certificate.clone());
         self.rest();
         self.hands.outputs.push(Output::Decided { certified });
     }
 
     /// Keeps the certificate, with all precommits that were heard for its block.
-    fn keep_decision(&mut self, certificate: CommitCertificate) {
+    fn keep_decision(&mut self, now: TimeMs, certificate: CommitCertificate) {
+        self.hands.pace.decided(certificate.round, now);
         let mut decided = Decided::new(self.hands.roster.clone(), certificate);
         for vote in decided.votes() {
             self.hands.note(ConsensusMessage::Vote(vote));

@@ -2,10 +2,41 @@
 //! that moved the core and, before each signature, the intent to make it. Where the bytes are kept is the
 //! caller's business ([`VoteLog`]); what they mean is known here alone.
 //!
-//! A frame is its length (u32, little-endian), a check of 8 bytes, and an entry in canonical bytes. The check
-//! covers everything from the beginning of the log to the end of the frame, so a byte changed, a frame left
-//! out, repeated or moved is seen. A log that ends after a whole frame is an older log, and cannot be told from
-//! one that was never longer: [`crate::Consensus`] watches for votes of its own that it does not remember.
+//! # Frames
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | length of the entry, little-endian |
+//! | 8 | check over everything before this frame, and the length |
+//! | … | the entry, in canonical bytes |
+//! | 8 | check over everything up to here |
+//!
+//! So a byte changed, a frame left out, repeated or moved is seen, and a changed length does not look like a log
+//! that ends too early.
+//!
+//! # What a crash may do, and what it may not
+//!
+//! A signature leaves this machine only after [`VoteLog::sync`] has returned for its intent. What a crash may take
+//! is what was appended after the last sync, and whose loss hurts nobody: no signature rests on it. It takes it
+//! from the end: the file is shorter, or ends in zeros where its length was kept and its bytes were not. Reading
+//! therefore knows two faults.
+//!
+//! - *Torn*: the last frame is not all there, or it fails its check and its end is nothing but zeros (at least as
+//!   many as a check has bytes). Then that frame was never synced, or the file was cut by something other than a
+//!   crash. It is cut off, durably, and the validator goes on with what is before it.
+//! - *Damaged*: anything else. The validator abstains for the height.
+//!
+//! One changed byte is never taken for a tear, wherever it is. In a frame with others behind it, what is behind is
+//! there and is not zero. In the last one, which may be synced and relied on, a changed byte leaves the frame as
+//! long as it was, and its closing check with at most one byte more of zeros: it would need eight. A changed
+//! length fails the check over the length, which a tear leaves alone unless all behind it is zero.
+//!
+//! # What the log cannot tell by itself
+//!
+//! Whoever cuts synced bytes off, or puts an older copy in place, leaves a log that was once the right one. Three
+//! things stand against that: [`VoteLog::mark`], kept elsewhere, says that this height has a signature, so that a
+//! log without one is known to be lost; peers are asked for our newest statement ([`crate::Floor`]); and a
+//! signature of ours that we hear and do not remember silences us at once.
 
 use assent_proto::field::{DecodeError, Element, Message};
 use assent_proto::hash::Hash;
@@ -18,8 +49,16 @@ use crate::timers::Step;
 pub trait VoteLog {
     /// Appends bytes; they need not be durable yet.
     fn append(&mut self, bytes: &[u8]) -> Result<(), LogFault>;
-    /// Returns once everything appended is durable.
+    /// Returns once everything appended is durable, by this process or by one before it.
     fn sync(&mut self) -> Result<(), LogFault>;
+    /// Keeps the first `bytes` bytes and nothing behind them, durably. Called once at a start, before anything is
+    /// appended, if a crash tore the end.
+    fn truncate(&mut self, bytes: usize) -> Result<(), LogFault>;
+    /// Notes durably, and not in the log itself, that something was signed at this height. Called after the first
+    /// intent of a height is synced and before its signature leaves.
+    fn mark(&mut self, height: Height) -> Result<(), LogFault>;
+    /// The height that was marked last; 0 if none ever was.
+    fn marked(&mut self) -> Result<Height, LogFault>;
 }
 
 /// The log could not be written: the node must stop, since it may not vote without it.
@@ -38,11 +77,15 @@ pub struct LogDamaged {
 }
 
 /// Stands for a log that ought to be there and is not: given as the log's bytes, it is found damaged.
-pub const LOST: &[u8] = &[0xff];
+pub const LOST: &[u8] = b"the vote log is lost";
 
 /// The most bytes of an entry.
 const ENTRY_BYTES_MAX: usize = 64 << 10;
-const HEAD_BYTES: usize = 12;
+const LENGTH_BYTES: usize = 4;
+const CHECK_BYTES: usize = 8;
+const HEAD_BYTES: usize = LENGTH_BYTES + CHECK_BYTES;
+/// The shortest entry is a tag and a length of 0.
+const FRAME_BYTES_MIN: usize = HEAD_BYTES + 2 + CHECK_BYTES;
 
 mod wire {
     use crate::message::wire::{Polka, Proposal, Vote};
@@ -224,39 +267,90 @@ impl Writer {
     pub(crate) fn append(&mut self, log: &mut dyn VoteLog, entry: &Entry) -> Result<(), LogFault> {
         let bytes = entry.encode();
         let length = (bytes.len() as u32).to_le_bytes();
+        let head = check_of_length(&self.chain, length);
         self.chain = link(&self.chain, length, &bytes);
-        log.append(&[&length, &self.chain[..8], &bytes].concat())
+        log.append(&[&length, &head[..], &bytes, &self.chain[..CHECK_BYTES]].concat())
     }
 }
 
-fn link(chain: &[u8; 32], length: [u8; 4], bytes: &[u8]) -> [u8; 32] {
+fn check_of_length(chain: &[u8; 32], length: [u8; LENGTH_BYTES]) -> [u8; CHECK_BYTES] {
+    let mut hasher = blake3::Hasher::new_derive_key("assent 2026-11 vote log length");
+    hasher.update(chain).update(&length);
+    let mut check = [0; CHECK_BYTES];
+    hasher.finalize_xof().fill(&mut check);
+    check
+}
+
+fn link(chain: &[u8; 32], length: [u8; LENGTH_BYTES], bytes: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("assent 2026-11 vote log");
     hasher.update(chain).update(&length).update(bytes);
     *hasher.finalize().as_bytes()
 }
 
-/// Reads a whole log, and gives the writer that goes on with it.
-pub(crate) fn read(log: &[u8]) -> Result<(Vec<Entry>, Writer), LogDamaged> {
-    let mut entries = Vec::new();
-    let mut writer = Writer::default();
-    let mut offset = 0;
-    while offset < log.len() {
-        let damaged = |reason| LogDamaged { offset, reason };
-        let (head, rest) = log[offset..].split_at_checked(HEAD_BYTES).ok_or(damaged("the frame is cut"))?;
-        let length = [head[0], head[1], head[2], head[3]];
-        let size = u32::from_le_bytes(length) as usize;
-        if size > ENTRY_BYTES_MAX {
-            return Err(damaged("the frame is too long"));
-        }
-        let bytes = rest.get(..size).ok_or(damaged("the frame is cut"))?;
-        writer.chain = link(&writer.chain, length, bytes);
-        if writer.chain[..8] != head[4..] {
-            return Err(damaged("the check does not hold"));
-        }
-        entries.push(Entry::decode(bytes).map_err(|_| damaged("the entry is unknown"))?);
-        offset += HEAD_BYTES + size;
+/// What a log says.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    pub(crate) entries: Vec<Entry>,
+    /// Goes on where the whole frames end.
+    pub(crate) writer: Writer,
+    /// Bytes of whole frames: what is behind them was torn.
+    pub(crate) whole: usize,
+}
+
+/// Reads a log up to its end or to where it is torn.
+pub(crate) fn read(log: &[u8]) -> Result<Contents, LogDamaged> {
+    if log == LOST {
+        return Err(LogDamaged { offset: 0, reason: "it is not there" });
     }
-    Ok((entries, writer))
+    let mut contents = Contents { entries: Vec::new(), writer: Writer::default(), whole: 0 };
+    while contents.whole < log.len() {
+        let offset = contents.whole;
+        match frame(&log[offset..], &mut contents.writer) {
+            Ok((bytes, frame_bytes)) => {
+                let unknown = |_| LogDamaged { offset, reason: "the entry is unknown" };
+                contents.entries.push(Entry::decode(bytes).map_err(unknown)?);
+                contents.whole += frame_bytes;
+            }
+            Err(Broken::Torn) => break,
+            Err(Broken::Damaged(reason)) => return Err(LogDamaged { offset, reason }),
+        }
+    }
+    Ok(contents)
+}
+
+enum Broken {
+    Torn,
+    Damaged(&'static str),
+}
+
+/// The entry's bytes of the first frame in `rest`, and how long the frame is.
+fn frame<'a>(rest: &'a [u8], writer: &mut Writer) -> Result<(&'a [u8], usize), Broken> {
+    if rest.len() < FRAME_BYTES_MIN {
+        return Err(Broken::Torn);
+    }
+    let (length, behind) = rest.split_first_chunk::<LENGTH_BYTES>().expect("longer than the least");
+    if behind[..CHECK_BYTES] != check_of_length(&writer.chain, *length) {
+        return Err(torn_or(rest, HEAD_BYTES, "the check of a length does not hold"));
+    }
+    let size = u32::from_le_bytes(*length) as usize;
+    if size > ENTRY_BYTES_MAX {
+        return Err(Broken::Damaged("a frame is longer than any can be"));
+    }
+    let frame_bytes = HEAD_BYTES + size + CHECK_BYTES;
+    let Some(frame) = rest.get(..frame_bytes) else { return Err(Broken::Torn) };
+    let (bytes, check) = frame[HEAD_BYTES..].split_at(size);
+    let chain = link(&writer.chain, *length, bytes);
+    if chain[..CHECK_BYTES] != *check {
+        return Err(torn_or(rest, frame_bytes, "a check does not hold"));
+    }
+    writer.chain = chain;
+    Ok((bytes, frame_bytes))
+}
+
+/// A frame that fails its check is torn if the file ends in zeros that begin within it.
+fn torn_or(rest: &[u8], within: usize, reason: &'static str) -> Broken {
+    let zeros = rest.iter().rev().take_while(|b| **b == 0).count();
+    if zeros >= CHECK_BYTES && rest.len() - zeros < within { Broken::Torn } else { Broken::Damaged(reason) }
 }
 
 /// The entries of `height`, of a log that may begin with earlier heights. None if the height has not begun.

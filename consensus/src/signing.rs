@@ -20,19 +20,27 @@ use crate::message::{SignedProposal, SignedVote};
 pub(crate) struct Signer {
     key: Option<SecretKey>,
     signed: BTreeMap<(What, u32), Hash>,
+    height: Height,
+    /// The newest height of which it is noted, outside the log, that something was signed.
+    marked: Height,
 }
 
 impl Signer {
     pub(crate) fn new(key: Option<SecretKey>) -> Self {
-        Signer { key, signed: BTreeMap::new() }
+        Signer { key, signed: BTreeMap::new(), height: Height(0), marked: Height(0) }
     }
 
     pub(crate) fn can_sign(&self) -> bool {
         self.key.is_some()
     }
 
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn begin(&mut self, height: Height) {
+        self.height = height;
         self.signed.clear();
+    }
+
+    pub(crate) fn set_marked(&mut self, marked: Height) {
+        self.marked = marked;
     }
 
     /// Takes over what the log says was signed, or was about to be.
@@ -47,7 +55,8 @@ impl Signer {
         self.signed.get(&(what, round)) == Some(message)
     }
 
-    /// Signs, once the intent is durable. Signing the same again needs no new intent.
+    /// Signs, once the intent is durable. Signing the same again needs no new intent: what the log held at the
+    /// start was synced before it was relied on.
     pub(crate) fn sign(
         &mut self,
         intent: Intent,
@@ -65,7 +74,18 @@ impl Signer {
                 self.signed.insert((what, round), message);
             }
         }
-        Ok(key.sign(&message.0))
+        let signature = key.sign(&message.0);
+        self.mark(log)?;
+        Ok(signature)
+    }
+
+    /// Notes outside the log that something is signed at this height.
+    pub(crate) fn mark(&mut self, log: &mut dyn VoteLog) -> Result<(), Fault> {
+        if self.marked < self.height {
+            log.mark(self.height)?;
+            self.marked = self.height;
+        }
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! How long each step of a round may take, and which timers run. Time is what the caller says it is.
+//! Which timers run, and the bounds of how long. Time is what the caller says it is.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,27 @@ use arc_malachitebft_core_types::{Round, Timeout, TimeoutKind};
 use assent_proto::TimeMs;
 
 use crate::message::enums;
+use crate::pace::Pace;
 
-/// How long a validator waits, in milliseconds; each round waits a step longer than the one before.
+/// How long a validator waits, in milliseconds. In round 0 it is between a least and a most, by what was observed
+/// lately; each round waits a step longer than the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For a proposal, before it prevotes nil.
+    /// For a proposal, before it prevotes nil: the most in round 0 of a network that is not slow beyond it.
     pub propose: u64,
+    /// The least.
+    pub propose_min: u64,
     /// More of it for each further round.
     pub propose_step: u64,
-    /// For more votes, once a quorum voted and did not agree.
+    /// For more votes, once a quorum voted and did not agree: the most.
     pub vote: u64,
+    /// The least.
+    pub vote_min: u64,
     /// More of it for each further round.
     pub vote_step: u64,
     /// Between repetitions of its own last votes.
     pub rebroadcast: u64,
-    /// The longest wait, whatever the round.
+    /// The longest wait, whatever the round and whatever was observed.
     pub max: u64,
 }
 
@@ -28,24 +34,14 @@ impl Default for Timeouts {
     fn default() -> Self {
         Timeouts {
             propose: 1000,
+            propose_min: 150,
             propose_step: 500,
             vote: 500,
+            vote_min: 100,
             vote_step: 250,
             rebroadcast: 1000,
             max: 30_000,
         }
-    }
-}
-
-impl Timeouts {
-    fn of(&self, step: Step, round: u32) -> u64 {
-        let (base, more) = match step {
-            Step::Propose => (self.propose, self.propose_step),
-            Step::Prevote | Step::Precommit => (self.vote, self.vote_step),
-            Step::Rebroadcast => (self.rebroadcast, 0),
-        };
-        // A timer of no length would fire for ever within one wake.
-        base.saturating_add(more.saturating_mul(u64::from(round))).min(self.max).max(1)
     }
 }
 
@@ -103,9 +99,9 @@ impl Timers {
         }
     }
 
-    pub(crate) fn schedule(&mut self, now: TimeMs, timeouts: &Timeouts, timeout: &Timeout) {
+    pub(crate) fn schedule(&mut self, now: TimeMs, pace: &Pace, timeout: &Timeout) {
         if let Some((step, round)) = Step::of(timeout) {
-            self.0.insert((step, round), now.plus(timeouts.of(step, round)));
+            self.0.insert((step, round), now.plus(pace.wait(step, round)));
         }
     }
 

@@ -19,6 +19,8 @@ pub struct MemoryLog {
     pub durable: Vec<u8>,
     pub pending: Vec<Vec<u8>>,
     pub syncs: usize,
+    /// What is noted outside the log.
+    pub mark: Height,
     /// Appends and syncs left until every further one fails.
     pub fails_after: Option<usize>,
 }
@@ -52,6 +54,21 @@ impl VoteLog for MemoryLog {
         self.durable = self.all();
         self.pending.clear();
         Ok(())
+    }
+    fn truncate(&mut self, bytes: usize) -> Result<(), LogFault> {
+        self.may_fail()?;
+        self.durable = self.all();
+        self.durable.truncate(bytes);
+        self.pending.clear();
+        Ok(())
+    }
+    fn mark(&mut self, height: Height) -> Result<(), LogFault> {
+        self.may_fail()?;
+        self.mark = height;
+        Ok(())
+    }
+    fn marked(&mut self) -> Result<Height, LogFault> {
+        Ok(self.mark)
     }
 }
 
@@ -397,7 +414,7 @@ impl Network {
         }
         let node = &mut self.nodes[i];
         node.decided.push(certified);
-        node.log = MemoryLog { syncs: node.log.syncs, ..Default::default() };
+        node.log = MemoryLog { syncs: node.log.syncs, mark: node.log.mark, ..Default::default() };
         let life = node.life;
         let pause = self.below(20);
         self.at(self.now + pause, Event::Start { node: i, life });
