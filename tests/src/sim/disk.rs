@@ -172,6 +172,11 @@ impl Disk {
         self.tip.as_ref().map_or(Height(0), |t| t.certified.header.height)
     }
 
+    /// Whether it is told to lack what a height left behind: it joined by a later state.
+    pub fn lacks(&self, height: Height) -> bool {
+        self.gaps.iter().any(|gap| gap.holds(height))
+    }
+
     /// Block id and state root at a height.
     pub fn at(&self, height: Height) -> Option<(BlockId, Hash)> {
         let block = self.read(height)?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use assent_consensus::ConsensusMessage;
 use assent_genesis::Genesis;
+use assent_ledger::State;
 use assent_proto::envelope::verify;
 use assent_proto::event::EventKind;
 use assent_proto::field::Message;
@@ -30,7 +31,8 @@ enum Signed {
 /// Everything seen so far, and the first thing that was wrong.
 pub struct Watch {
     genesis: GenesisHash,
-    founders: ValidatorSet,
+    /// Who votes from which height on.
+    sets: BTreeMap<Height, ValidatorSet>,
     /// Block and state root at each height, by the first correct machine that had it.
     chain: BTreeMap<Height, (BlockId, Hash)>,
     /// What each machine has told to be final.
@@ -63,7 +65,7 @@ impl Watch {
     pub fn new(machines: usize, genesis: &Genesis) -> Watch {
         Watch {
             genesis: genesis.hash(),
-            founders: genesis.validators().clone(),
+            sets: [(Height(0), genesis.validators().clone())].into(),
             chain: BTreeMap::new(),
             told: vec![BTreeMap::new(); machines],
             said: BTreeMap::new(),
@@ -88,8 +90,14 @@ impl Watch {
     }
 
     /// Who votes at a height.
-    fn validators(&self, _: Height) -> &ValidatorSet {
-        &self.founders
+    fn validators(&self, height: Height) -> &ValidatorSet {
+        let (_, set) = self.sets.range(..=height).next_back().expect("the founding set is there");
+        set
+    }
+
+    /// How often the set of validators changed.
+    pub fn set_changes(&self) -> usize {
+        self.sets.len() - 1
     }
 
     /// Holds the chain to what a workload says of its grants.
@@ -135,15 +143,29 @@ impl Watch {
     }
 
     /// A correct machine says that a block is final.
-    pub fn committed(&mut self, at: usize, commit: &Commit) {
+    pub fn committed(&mut self, at: usize, commit: &Commit, state: &State) {
         let (height, id) = (commit.height(), commit.block_id());
         let newest = self.height(at);
         self.must(height == newest.next(), || format!("machine {at} told {height:?} after {newest:?}"));
         self.told[at].insert(height, id);
         self.agree(at, height, (id, commit.state_root()));
+        if commit.next_validators.is_some() {
+            let next = height.next();
+            let set = assent_ledger::validators(state).at(next).clone();
+            let first = self.sets.entry(next).or_insert_with(|| set.clone()) == &set;
+            self.must(first, || format!("two sets vote at {next:?}"));
+        }
         if self.read_outcome(height, &commit.receipts, &commit.events) {
             self.look_at(at, &commit.block, &commit.certified.certificate);
         }
+    }
+
+    /// A correct machine says that it has taken in the whole state after a block.
+    pub fn joined(&mut self, at: usize, height: Height, block: (BlockId, Hash)) {
+        let newest = self.height(at);
+        self.must(height > newest, || format!("machine {at} took in {height:?} after {newest:?}"));
+        self.told[at].insert(height, block.0);
+        self.agree(at, height, block);
     }
 
     /// What anyone can check of a final block without executing it: its certificate, the one of its parent
@@ -335,15 +357,20 @@ impl Watch {
     pub fn restarted(&mut self, at: usize, disk: &Disk) {
         for (height, id) in self.told[at].clone() {
             let stored = disk.at(height).map(|(id, _)| id);
-            self.must(stored == Some(id), || format!("machine {at} lost {height:?} that it had told"));
+            let lacks = stored.is_none() && disk.lacks(height);
+            self.must(lacks || stored == Some(id), || {
+                format!("machine {at} lost {height:?} that it had told")
+            });
         }
         for height in (self.height(at).0 + 1..=disk.height().0).map(Height) {
             let Some(block) = disk.at(height) else {
-                return self.violated(format!("machine {at} has no block at {height:?}"));
+                let gap = disk.lacks(height);
+                self.must(gap, || format!("machine {at} has no block at {height:?}"));
+                continue;
             };
             self.agree(at, height, block);
             self.told[at].insert(height, block.0);
-            let (receipts, events) = &disk.outcomes[&height];
+            let Some((receipts, events)) = disk.outcomes.get(&height) else { continue };
             if self.read_outcome(height, receipts, events) {
                 let (bytes, certificate) = &disk.blocks[&height];
                 self.look_at(at, bytes, certificate);
@@ -354,10 +381,13 @@ impl Watch {
     /// What a disk holds in the end: the chain without gaps, each transaction once, leaves that are its state;
     /// each block carries its parent's certificate.
     pub fn check_disk(&mut self, at: usize, disk: &Disk) {
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut whole) = (BTreeSet::new(), true);
         for height in (1..=disk.height().0).map(Height) {
             let Some(block) = disk.read(height) else {
-                return self.violated(format!("machine {at} has no block at {height:?}"));
+                whole = false;
+                let gap = disk.lacks(height);
+                self.must(gap, || format!("machine {at} has no block at {height:?}"));
+                continue;
             };
             self.agree(at, height, (block.header.id(), block.header.state_root));
             for bytes in &block.transactions {
@@ -369,7 +399,9 @@ impl Watch {
             self.look_at(at, bytes, certificate);
         }
         let missing = self.verdicts.keys().find(|id| !seen.contains(id)).copied();
-        self.must(missing.is_none(), || format!("machine {at} lacks {missing:?}, which was acknowledged"));
+        self.must(missing.is_none() || !whole, || {
+            format!("machine {at} lacks {missing:?}, which was acknowledged")
+        });
         let stored = assent_ledger::State::from_leaves(disk.leaves.values().cloned()).root();
         let header = disk.at(disk.height()).map(|(_, root)| root);
         self.must(header.is_none_or(|r| r == stored), || {

@@ -32,6 +32,10 @@ pub struct Machine {
     pub forgot: bool,
     /// Whether a bit of its disk has flipped: it may stop, and is then repaired.
     pub rotten: bool,
+    /// Whether it belongs to no founding node: it connects once it is admitted.
+    pub came_later: bool,
+    /// Whether it has not been switched on for the first time.
+    pub absent: bool,
     /// Until when it does nothing: it waits for its disk, or its process was stopped.
     pub busy_until: TimeMs,
     /// What becomes of its log's unsynced writes when its power goes.
@@ -52,6 +56,8 @@ impl Machine {
             twin: false,
             forgot: false,
             rotten: false,
+            came_later: false,
+            absent: false,
             busy_until: TimeMs(0),
             unsynced: Unsynced::Lost,
             copy: None,
@@ -64,6 +70,22 @@ impl Machine {
     pub fn second(&mut self) -> Machine {
         self.twin = true;
         Machine { twin: true, ..Machine::new(self.key.clone()) }
+    }
+
+    /// A node that is to be admitted later, off.
+    pub fn later(key: SecretKey) -> Machine {
+        Machine { came_later: true, absent: true, ..Machine::new(key) }
+    }
+
+    /// The key that it votes with.
+    pub fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    /// Whether it lets another node connect, as its own state says.
+    pub fn admits(&self, other: &Machine) -> bool {
+        let key = other.key.public();
+        self.replica().is_some_and(|r| assent_ledger::nodes(r.state()).by_key(&key).is_some())
     }
 
     /// Whether it is held to never contradicting itself and to never abstaining.

@@ -6,6 +6,7 @@
 //! happens to whom is drawn in [`plan`].
 
 pub mod byzantine;
+pub mod council;
 pub mod disk;
 pub mod forge;
 pub mod invariants;

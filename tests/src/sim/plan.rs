@@ -57,6 +57,8 @@ pub struct Report {
     pub denied: usize,
     /// What happened, by kind of event.
     pub kinds: BTreeSet<String>,
+    /// Changes of the validators.
+    pub set_changes: usize,
     /// Virtual time from the healing until everything was final everywhere, ms.
     pub settled_ms: u64,
 }
@@ -97,6 +99,10 @@ fn run(seed: u64) -> Result<Report, String> {
     sim.heal_in(faults_ms);
     let healed = sim.now.plus(faults_ms);
     sim.employ(std::mem::take(&mut work.steps));
+    if random.chance(60) {
+        // Only where all are honest may anyone leave, or weigh more.
+        workload::govern(&mut sim, &workload_of, &mut random, faults.is_empty(), 1_000);
+    }
     let what = "all is final at all correct validators after the healing";
     sim.run(faults_ms + HEALED_BOUND_MS, what, |sim| sim.now >= healed && sim.all_final())?;
     sim.watch.check_outcome(&work);
@@ -112,6 +118,7 @@ fn run(seed: u64) -> Result<Report, String> {
         permitted: sim.watch.permitted(),
         denied: sim.watch.denied(),
         kinds: sim.watch.kinds().clone(),
+        set_changes: sim.watch.set_changes(),
         settled_ms: sim.now.0 - healed.0,
     })
 }

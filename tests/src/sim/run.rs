@@ -3,19 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use assent_consensus::Evidence;
 use assent_genesis::Genesis;
+use assent_ledger::State;
 use assent_ledger::testing::secret;
 use assent_proto::envelope::{Envelope, verify};
 use assent_proto::field::Message;
 use assent_proto::keys::Algorithm;
 use assent_proto::transaction::Enrol;
 use assent_proto::{
-    Action, Address, Author, Body, BodyId, CommitCertificate, Hash, Height, SecretKey, TimeMs, VerifiedTx,
+    Action, Address, Author, Body, BodyId, CommitCertificate, Hash, Height, MisconductId, SecretKey, TimeMs,
+    VerifiedTx,
 };
 use assent_replica::{Fault, Input, Output, PeerMessage, Replica};
 use bytes::Bytes;
 
 use super::byzantine::{Behaviour, Liar};
+use super::council;
 use super::disk::{Disk, Rot, Unsynced};
 use super::invariants::Watch;
 use super::machine::Machine;
@@ -28,6 +32,10 @@ const CLIENT_LOOKS_MS: u64 = 300;
 const CLIENT_PATIENCE_MS: u64 = 3_000;
 /// Who stopped because of a damaged disk comes back with an empty one after so long, ms.
 const REPAIR_MS: u64 = 1_500;
+/// A node that came later tries its connections so often, ms.
+const KNOCK_MS: u64 = 500;
+/// Contradictions that are reported in a run.
+const REPORTS_MAX: usize = 3;
 /// Envelopes that are remembered as verified.
 const VERIFIED_MAX: usize = 4_096;
 
@@ -77,6 +85,10 @@ enum Event {
     Rot {
         at: usize,
         what: Rot,
+    },
+    /// A node that came later tries to connect to those that it has no connection with.
+    Knock {
+        at: usize,
     },
     Heal,
 }
@@ -128,6 +140,14 @@ pub struct Sim {
     fresh: Vec<bool>,
     /// What was signed for tickets whose transactions are signed late.
     signed: BTreeMap<BodyId, VerifiedTx>,
+    /// Tickets of nodes that have come.
+    joined: BTreeSet<BodyId>,
+    /// Connections with nodes that came later, lower machine first.
+    links: BTreeSet<(usize, usize)>,
+    /// Nodes that came later and knock.
+    knocking: BTreeSet<usize>,
+    /// Contradictions that were reported.
+    reported: BTreeSet<MisconductId>,
     /// Envelopes that were verified once need not be verified at each machine.
     verified: BTreeMap<Hash, VerifiedTx>,
 }
@@ -165,6 +185,10 @@ impl Sim {
             founding,
             fresh: vec![true; n],
             signed: BTreeMap::new(),
+            joined: BTreeSet::new(),
+            links: BTreeSet::new(),
+            knocking: BTreeSet::new(),
+            reported: BTreeSet::new(),
             verified: BTreeMap::new(),
         }
     }
@@ -174,6 +198,16 @@ impl Sim {
     /// Makes a validator a liar, before it is switched on.
     pub fn corrupt(&mut self, at: usize, behaviour: Behaviour) {
         self.machines[at].liar = Some(Liar::new(behaviour, &self.founding, at));
+    }
+
+    /// A machine of a node that is to be admitted, off. Says which machine it is.
+    pub fn add_joiner(&mut self, name: &str) -> usize {
+        let machine = Machine::later(secret(name));
+        self.addresses.push(machine.address);
+        self.machines.push(machine);
+        self.fresh.push(true);
+        self.watch.add_machine();
+        self.machines.len() - 1
     }
 
     /// Runs a second process with the key of a validator, before it is switched on. Says which machine it is.
@@ -188,7 +222,9 @@ impl Sim {
 
     /// Switches all machines on.
     pub fn start_all(&mut self) {
-        (0..self.machines.len()).for_each(|at| self.start(at));
+        for at in (0..self.machines.len()).filter(|at| !self.machines[*at].absent).collect::<Vec<_>>() {
+            self.start(at);
+        }
     }
 
     /// Hands a workload to its clients, who do not give up.
@@ -344,7 +380,8 @@ impl Sim {
 
     /// The machines that do not lie.
     pub fn correct(&self) -> Vec<usize> {
-        (0..self.machines.len()).filter(|at| self.machines[*at].liar.is_none()).collect()
+        let there = |at: &usize| self.machines[*at].liar.is_none() && !self.machines[*at].absent;
+        (0..self.machines.len()).filter(there).collect()
     }
 
     /// How often liars lied.
@@ -378,8 +415,19 @@ impl Sim {
 
     /// Whether what a ticket stands for is final.
     pub fn is_final(&self, ticket: &BodyId) -> bool {
-        let signed = self.signed.get(ticket).map(VerifiedTx::body_id);
-        self.watch.is_final(&signed.unwrap_or(*ticket))
+        self.joined.contains(ticket) || self.watch.is_final(&self.body_of(ticket))
+    }
+
+    /// The body that a ticket stands for, once it is signed.
+    pub fn body_of(&self, ticket: &BodyId) -> BodyId {
+        self.signed.get(ticket).map_or(*ticket, VerifiedTx::body_id)
+    }
+
+    /// The newest state that a correct machine shows.
+    pub fn newest_state(&self) -> (Height, State) {
+        let on = self.correct().into_iter().filter_map(|at| self.replica(at));
+        let newest = on.max_by_key(|r| r.status().height).map(|r| (r.status().height, r.state().clone()));
+        newest.unwrap_or_else(|| (Height(0), State::from_leaves(self.genesis.leaves())))
     }
 
     /// Whether a machine's precommit is in a certificate above a height that a correct machine holds.
@@ -455,6 +503,7 @@ impl Sim {
                 self.note(b'b', at, &[]);
                 self.machines[at].rot(what, &mut self.random);
             }
+            Event::Knock { at } => self.knock(at),
             Event::Heal => {
                 self.note(b'h', 0, &[]);
                 self.network.heal();
@@ -487,6 +536,12 @@ impl Sim {
             return self.after(CLIENT_LOOKS_MS, Event::Client(step));
         }
         let tx = match &step.what {
+            What::Join { at, .. } => {
+                self.machines[*at].absent = false;
+                self.joined.insert(ticket);
+                self.start(*at);
+                return;
+            }
             What::Signed(tx) => tx.clone(),
             What::Late(late) => match self.signed.get(&ticket) {
                 Some(tx) => tx.clone(),
@@ -507,6 +562,9 @@ impl Sim {
 
     /// What the node does: decodes, and verifies transactions before it hands them in.
     fn deliver(&mut self, from: usize, to: usize, bytes: &Bytes) {
+        if self.is_link_of_later(from, to) && !self.links.contains(&(from.min(to), from.max(to))) {
+            return;
+        }
         self.note(b'd', to, blake3::hash(bytes).as_bytes());
         if let Some(liar) = &mut self.machines[to].liar {
             liar.hear(bytes);
@@ -615,12 +673,32 @@ impl Sim {
                 if state.root() != commit.state_root() {
                     self.watch.violated(format!("machine {at} shows a state that is not the header's"));
                 }
-                self.watch.committed(at, &commit);
+                self.watch.committed(at, &commit, &state);
             }
+            Output::Joined(certified, state) => {
+                let block = (certified.header.id(), state.root());
+                self.note(b'j', at, &block.0.0.0);
+                if state.root() != certified.header.state_root {
+                    self.watch.violated(format!("machine {at} took in a state that is not the header's"));
+                }
+                self.watch.joined(at, certified.header.height, block);
+            }
+            Output::Equivocation(evidence) => self.report(at, &evidence),
             Output::Refused { .. } => {}
+            // One of two with a key gets answers to what the other asked.
+            Output::Misbehaved { .. } if self.machines[at].twin => {}
             Output::Misbehaved { peer, what } => {
                 self.misbehaved.insert((peer, what));
             }
+        }
+    }
+
+    /// What a validator does that sees a contradiction: one report of each goes to the clients.
+    fn report(&mut self, at: usize, evidence: &Evidence) {
+        let Some(tx) = council::report(self, self.machines[at].key(), evidence) else { return };
+        let Action::ReportEquivocation(report) = &tx.body().action else { return };
+        if self.reported.len() < REPORTS_MAX && self.reported.insert(report.id()) {
+            self.employ(vec![Step { what: What::Signed(tx), needs: Vec::new(), at_ms: 0 }]);
         }
     }
 
@@ -650,6 +728,7 @@ impl Sim {
             if !self.machines.iter().any(still) {
                 self.tell_others(at, Input::PeerDown(address));
             }
+            self.unlink(at);
         }
     }
 
@@ -673,14 +752,49 @@ impl Sim {
         }
         self.tell_others(at, Input::PeerUp(self.addresses[at]));
         for other in (0..self.machines.len()).filter(|other| *other != at) {
-            if self.machines[other].replica().is_some() {
+            if self.machines[other].replica().is_some() && !self.is_link_of_later(at, other) {
                 self.tell(at, Input::PeerUp(self.addresses[other]));
+            }
+        }
+        if self.machines[at].came_later && self.knocking.insert(at) {
+            self.knock(at);
+        }
+    }
+
+    /// Tells all that are not connected by knocking.
+    fn tell_others(&mut self, at: usize, input: Input) {
+        for other in (0..self.machines.len()).filter(|o| *o != at) {
+            if !self.is_link_of_later(at, other) {
+                self.tell(other, input.clone());
             }
         }
     }
 
-    fn tell_others(&mut self, at: usize, input: Input) {
-        (0..self.machines.len()).filter(|o| *o != at).for_each(|other| self.tell(other, input.clone()));
+    fn is_link_of_later(&self, one: usize, other: usize) -> bool {
+        self.machines[one].came_later || self.machines[other].came_later
+    }
+
+    /// Connections with a node that came later are there once both let each other in.
+    fn knock(&mut self, at: usize) {
+        for other in (0..self.machines.len()).filter(|o| *o != at) {
+            let link = (at.min(other), at.max(other));
+            let mutual = self.machines[at].admits(&self.machines[other])
+                && self.machines[other].admits(&self.machines[at]);
+            if mutual && self.links.insert(link) {
+                self.tell(at, Input::PeerUp(self.addresses[other]));
+                self.tell(other, Input::PeerUp(self.addresses[at]));
+            }
+        }
+        self.after(KNOCK_MS, Event::Knock { at });
+    }
+
+    fn unlink(&mut self, at: usize) {
+        let gone: Vec<_> = self.links.iter().filter(|(a, b)| *a == at || *b == at).copied().collect();
+        for link in gone {
+            self.links.remove(&link);
+            let other = if link.0 == at { link.1 } else { link.0 };
+            self.tell(other, Input::PeerDown(self.addresses[at]));
+        }
     }
 
     /// Now, or when it is done with what it does.

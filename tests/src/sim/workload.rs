@@ -10,9 +10,11 @@ use assent_proto::transaction::{
     RequestAccess, ReviewOpening, Revoke,
 };
 use assent_proto::{
-    Action, Author, BodyId, Commitment, GrantId, Hash, ItemId, List, PermitId, TimeMs, VerifiedTx, merkle,
+    Action, Author, BodyId, Commitment, GrantId, Hash, InstitutionId, ItemId, List, PermitId, TimeMs,
+    VerifiedTx, merkle,
 };
 
+use super::council::{self, Motion};
 use super::{Founding, Random, Sim};
 
 /// A client's transaction.
@@ -32,15 +34,50 @@ pub enum What {
     Signed(VerifiedTx),
     /// Signed when its time has come.
     Late(Late),
+    /// No transaction: a machine of a node that was admitted is switched on.
+    Join {
+        /// Which.
+        at: usize,
+        /// Names it.
+        ticket: BodyId,
+    },
 }
 
-/// A delivery: it names the newest height that the custodian has seen.
-pub struct Late {
-    by: Party,
-    permit: PermitId,
-    manifest: Hash,
-    records: u32,
-    ticket: BodyId,
+/// What names something that is known only in the run.
+pub enum Late {
+    /// A delivery: it names the newest height that the custodian has seen.
+    Deliver {
+        /// The custodian.
+        by: Party,
+        /// Against which permit.
+        permit: PermitId,
+        /// Over the records.
+        manifest: Hash,
+        /// How many.
+        records: u32,
+        /// Names it.
+        ticket: BodyId,
+    },
+    /// A proposal: it names the set in force.
+    Propose {
+        /// Who moves it.
+        by: Party,
+        /// What.
+        motion: Motion,
+        /// Whose node or validator it is about.
+        institution: InstitutionId,
+        /// Names it.
+        ticket: BodyId,
+    },
+    /// An approval: it names the proposal.
+    Approve {
+        /// Who approves.
+        by: Party,
+        /// The proposal's ticket.
+        proposal: BodyId,
+        /// Names it.
+        ticket: BodyId,
+    },
 }
 
 impl Step {
@@ -48,7 +85,10 @@ impl Step {
     pub fn ticket(&self) -> BodyId {
         match &self.what {
             What::Signed(tx) => tx.body_id(),
-            What::Late(late) => late.ticket,
+            What::Late(
+                Late::Deliver { ticket, .. } | Late::Propose { ticket, .. } | Late::Approve { ticket, .. },
+            ) => *ticket,
+            What::Join { ticket, .. } => *ticket,
         }
     }
 }
@@ -56,10 +96,16 @@ impl Step {
 impl Late {
     /// Signs it now.
     pub fn sign(&self, sim: &Sim) -> VerifiedTx {
-        let Late { permit, manifest, records, .. } = *self;
-        let released_height = sim.watch.newest();
-        let delivery = Deliver { permit, released_height, manifest, records, package: digest("package") };
-        sim.sign(self.by.author, Action::Deliver(delivery), &[&self.by.key])
+        match self {
+            Late::Deliver { by, permit, manifest, records, .. } => {
+                let (released_height, package) = (sim.watch.newest(), digest("package"));
+                let (permit, manifest, records) = (*permit, *manifest, *records);
+                let delivery = Deliver { permit, released_height, manifest, records, package };
+                sim.sign(by.author, Action::Deliver(delivery), &[&by.key])
+            }
+            Late::Propose { by, motion, institution, .. } => council::propose(sim, by, motion, *institution),
+            Late::Approve { by, proposal, .. } => council::approve(sim, by, sim.body_of(proposal)),
+        }
     }
 }
 
@@ -241,7 +287,7 @@ impl Workload {
         let mut delivered = Vec::new();
         for n in 0..2 {
             let ticket = BodyId(digest(&format!("delivery {n} of {}", asked.0)));
-            let late = Late { by: hospital.clone(), permit, manifest, records, ticket };
+            let late = Late::Deliver { by: hospital.clone(), permit, manifest, records, ticket };
             self.steps.push(Step { what: What::Late(late), needs: vec![asked], at_ms });
             delivered.push(ticket);
         }
@@ -298,6 +344,64 @@ impl Workload {
         let anonymous = RequestAccess { staff: Commitment(digest("other staff")), ..scene.ask(None) };
         self.ask(scene, anonymous, ready, at_ms);
     }
+}
+
+/// What is done to change who votes while everything else goes on: a node is admitted and comes, votes, and
+/// then perhaps somebody leaves, is replaced or weighs more. Between them persons are enrolled, so that heights
+/// pass.
+pub fn govern(sim: &mut Sim, founding: &Founding, random: &mut Random, faultless: bool, at_ms: u64) {
+    let council: Vec<_> = ["bureau", "hospital-a", "hospital-b"].map(|s| founding.operator(s)).into();
+    let institution = council[random.below(3) as usize].institution();
+    let name = "a node that came later";
+    let at = sim.add_joiner(name);
+    let mut needs = decide(sim, &council, institution, &Motion::Admit(name.into()), &[], at_ms);
+    let ticket = BodyId(digest("it came"));
+    sim.employ(vec![Step { what: What::Join { at, ticket }, needs, at_ms }]);
+    let set = &founding.genesis.validators().validators;
+    let own: Vec<_> = set.iter().filter(|v| v.institution == institution).map(|v| v.key).collect();
+    let old = random.pick(&own);
+    let seat = match random.below(3) {
+        0 => Motion::Replace(old, name.into()),
+        _ => Motion::Seat(name.into()),
+    };
+    needs = decide(sim, &council, institution, &seat, &[ticket], at_ms);
+    needs = pass_time(sim, "first", &needs);
+    if faultless {
+        let key = random.pick(set).key;
+        let motion = match random.below(2) {
+            0 => Motion::Weigh(key, 2),
+            _ => Motion::Unseat(key),
+        };
+        needs = decide(sim, &council, institution, &motion, &needs, at_ms);
+        pass_time(sim, "second", &needs);
+    } else {
+        decide(sim, &council, institution, &Motion::Punish, &needs, at_ms);
+    }
+}
+
+fn decide(
+    sim: &mut Sim,
+    council: &[Party],
+    institution: InstitutionId,
+    motion: &Motion,
+    needs: &[BodyId],
+    at_ms: u64,
+) -> Vec<BodyId> {
+    let way = council::way(motion, council, institution, needs, at_ms);
+    sim.employ(way.steps);
+    way.decided
+}
+
+/// One enrolment after the other, so that as many heights pass.
+fn pass_time(sim: &mut Sim, name: &str, needs: &[BodyId]) -> Vec<BodyId> {
+    let mut needs = needs.to_vec();
+    for n in 0..6 {
+        let tx = sim.enrolment(&format!("{name} {n}"));
+        let ticket = tx.body_id();
+        sim.employ(vec![Step { what: What::Signed(tx), needs, at_ms: 0 }]);
+        needs = vec![ticket];
+    }
+    needs
 }
 
 impl Founding {
