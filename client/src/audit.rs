@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::error::Failure;
 use crate::files;
 use crate::lineage::{self, Entry, Graph, Source, Step};
+use crate::misconduct;
 use crate::output::Reply;
 use crate::rpc::{BlockView, Node, denial_name};
 use crate::verify::object_ref;
@@ -53,6 +54,11 @@ pub enum AuditCommand {
     },
     /// Verify every block from the first to the newest and report: counts, unmatched deliveries, open duties
     Supervise,
+    /// Validators that were shown to have contradicted themselves: both statements verified again, and what followed
+    #[command(after_help = "Example:\n  assent --genesis genesis.toml audit misconduct\n\
+        The list is complete to the height that it names. Each report's two signatures are verified here, by the\n\
+        key that voted; no node and no reporter is believed.")]
+    Misconduct,
 }
 
 /// Where to start.
@@ -101,6 +107,7 @@ pub fn run(ctx: &Context, command: &AuditCommand) -> Result<Reply, Failure> {
         AuditCommand::Export { what, index, out } => export(ctx, what, *index, out),
         AuditCommand::Follow { from, to } => follow(ctx, Height(*from), to.as_deref()),
         AuditCommand::Supervise => supervise(ctx),
+        AuditCommand::Misconduct => misconduct::list(ctx),
     }
 }
 
@@ -236,7 +243,7 @@ fn graph_json(
     })
 }
 
-fn author(genesis: &Genesis, author: &Author) -> String {
+pub(crate) fn author(genesis: &Genesis, author: &Author) -> String {
     match author {
         Author::Institution(id) => words::slug(genesis, id),
         Author::Account(id) => format!("account {id}"),
@@ -353,7 +360,7 @@ fn export(ctx: &Context, what: &What, index: usize, out: &Path) -> Result<Reply,
     let text = format!("{}: {} bytes\n{}", out.display(), evidence.len(), verdict.statement);
     let json = json!({
         "file": out, "bytes": evidence.len(), "statement": verdict.statement, "height": verdict.height,
-        "signers": verdict.signers,
+        "signers": verdict.signers, "validator_changes": verdict.changes,
     });
     Ok(Reply::new(json, text))
 }
@@ -375,7 +382,7 @@ fn follow(ctx: &Context, from: Height, to: Option<&str>) -> Result<Reply, Failur
             events += 1;
             let line = match ctx.json {
                 true => event_json(&genesis, event).to_string(),
-                false => event_line(&genesis, event),
+                false => event_line(&genesis, event, ctx.lang),
             };
             // A reader that went away has seen enough.
             if writeln!(out, "{line}").is_err() {
@@ -397,16 +404,14 @@ fn event_json(genesis: &Genesis, event: &Event) -> Value {
     })
 }
 
-fn event_line(genesis: &Genesis, event: &Event) -> String {
+fn event_line(genesis: &Genesis, event: &Event, lang: Lang) -> String {
     let c = &event.core;
-    let code = if c.code == 0 { String::new() } else { format!(" {}", denial_name(c.code)) };
     format!(
-        "{:>6}  {}  {}: {} {}{code}",
+        "{:>6}  {}  {}: {}",
         c.height,
         words::show_time(c.time),
         author(genesis, &c.author),
-        kebab(&c.action),
-        kebab(&c.kind)
+        words::happened(c, lang)
     )
 }
 
@@ -418,17 +423,32 @@ struct Supervision {
     kinds: BTreeMap<String, u64>,
     denials: BTreeMap<String, u64>,
     unmatched: Vec<Value>,
+    /// When the erasure fell due to be attested, counted from here by the bounds in force.
     duties: BTreeMap<ObjectRef, TimeMs>,
     undelivered: BTreeSet<ObjectRef>,
     tip: Option<(Height, TimeMs)>,
     fewest_signers: Option<usize>,
+    /// Heights after which other validators vote.
+    changes: Vec<Height>,
+    governance: Governance,
+}
+
+/// What those who run validators decided, and what was shown of them.
+#[derive(Default)]
+struct Governance {
+    proposed: u64,
+    enacted: u64,
+    contradictions: u64,
+    removed: u64,
 }
 
 impl Supervision {
     fn block(&mut self, genesis: &Genesis, block: &BlockView) {
         self.blocks += 1;
         self.tip = Some((block.height, block.time));
-        self.fewest_signers = Some(self.fewest_signers.map_or(block.signers, |n| n.min(block.signers)));
+        self.fewest_signers =
+            Some(self.fewest_signers.map_or(block.signers.len(), |n| n.min(block.signers.len())));
+        self.changes.extend(block.next_validators.is_some().then_some(block.height));
         for event in &block.events {
             self.event(genesis, event);
         }
@@ -446,8 +466,7 @@ impl Supervision {
                 }
             }
             EventKind::ErasureDue => {
-                let due = core.time.plus(genesis.parameters().erasure_deadline_ms);
-                self.duties.insert(core.object, due);
+                self.duties.insert(core.object, core.time);
             }
             EventKind::ErasureAttested => {
                 self.duties.remove(&core.object);
@@ -458,6 +477,10 @@ impl Supervision {
             EventKind::Delivered => {
                 self.undelivered.remove(&core.object);
             }
+            EventKind::Proposed => self.governance.proposed += 1,
+            EventKind::Enacted => self.governance.enacted += 1,
+            EventKind::EquivocationReported => self.governance.contradictions += 1,
+            EventKind::ValidatorRemoved => self.governance.removed += 1,
             _ => {}
         }
     }
@@ -474,11 +497,16 @@ fn supervise(ctx: &Context) -> Result<Reply, Failure> {
         })?;
     }
     let (height, time) = all.tip.unwrap_or((Height(0), genesis.time()));
-    let duties: Vec<_> = all
-        .duties
-        .iter()
-        .map(|(grant, due)| json!({ "grant": grant.id, "due": due, "overdue": *due < time }))
-        .collect();
+    // The bound may have been changed: the one in force counts, for duties from before too.
+    let deadline = match all.duties.is_empty() {
+        true => 0,
+        false => node.parameters()?.value.erasure_deadline_ms,
+    };
+    let duty = |(grant, since): (&ObjectRef, &TimeMs)| {
+        let due = since.plus(deadline);
+        json!({ "grant": grant.id, "due": due, "overdue": due < time })
+    };
+    let duties: Vec<_> = all.duties.iter().map(duty).collect();
     let lang = ctx.lang;
     let mut text = format!(
         "{} {} {} {}\n",
@@ -498,10 +526,28 @@ fn supervise(ctx: &Context) -> Result<Reply, Failure> {
         text += &format!("  block {}: {} {}\n", d["height"], d["by"], d["code_name"]);
     }
     text += &format!("{}: {}\n", lang.pick("open erasure duties", "未完成的删除义务"), duties.len());
+    let g = &all.governance;
+    text += &format!(
+        "{}: {} / {}; {}: {}; {}: {}\n",
+        lang.pick("changes proposed / decided", "变更提议/通过"),
+        g.proposed,
+        g.enacted,
+        lang.pick("changes of the validators", "验证者变更"),
+        all.changes.len(),
+        lang.pick(
+            "contradictions of validators (assent audit misconduct)",
+            "验证者自相矛盾（assent audit misconduct）"
+        ),
+        g.contradictions,
+    );
     let json = json!({
         "height": height, "time": time, "blocks": all.blocks, "events": all.events, "kinds": all.kinds,
         "denials": all.denials, "unmatched_deliveries": all.unmatched, "open_erasure_duties": duties,
         "permits_not_delivered": all.undelivered.len(), "fewest_signers": all.fewest_signers, "complete": true,
+        "governance": {
+            "proposed": g.proposed, "enacted": g.enacted, "contradictions": g.contradictions, "removed": g.removed,
+            "validator_changes_after": all.changes,
+        },
     });
     Ok(Reply::new(json, text))
 }

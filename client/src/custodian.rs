@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use assent_genesis::Genesis;
 use assent_proto::state::{Object, Permit};
 use assent_proto::transaction::{Action, Deliver};
 use assent_proto::{AccountId, BodyId, Commitment, Hash, Height, PermitId, TimeMs, merkle};
@@ -162,7 +161,7 @@ fn offer(
 fn release(ctx: &Context, keys: &Keys, id: PermitId, store: &Path, out: &Path) -> Result<Reply, Failure> {
     let (genesis, mut node) = ctx.connect()?;
     let secrets = ctx.institution(&keys.keyfile)?;
-    let checked = check_permit(&genesis, &mut node, id)?;
+    let checked = check_permit(&mut node, id)?;
     let permit = &checked.permit;
     if permit.custodian != secrets.institution() {
         let custodian = words::slug(&genesis, &permit.custodian);
@@ -209,7 +208,7 @@ struct Checked {
 
 /// Whether the permit is final, alive, and its grant not revoked, by proofs against the genesis file; and
 /// whether the node's view is fresh enough to say so.
-fn check_permit(genesis: &Genesis, node: &mut Node, id: PermitId) -> Result<Checked, Failure> {
+fn check_permit(node: &mut Node, id: PermitId) -> Result<Checked, Failure> {
     // The request itself: it waits until this node has it, and tells which records were permitted.
     let request = node.transaction(BodyId(id.0), true)?;
     let request = request.ok_or_else(|| not_released(format!("the request {id} is not final")))?;
@@ -223,7 +222,7 @@ fn check_permit(genesis: &Genesis, node: &mut Node, id: PermitId) -> Result<Chec
     let Some(Object::Permit(permit)) = seen.object else {
         return Err(not_released(format!("there is no permit {id}")));
     };
-    fresh(genesis, seen.time)?;
+    fresh(node.parameters()?.value.heartbeat_ms, seen.time)?;
     if permit.delivered_height.is_some() {
         return Err(not_released("it was delivered on before"));
     }
@@ -243,8 +242,8 @@ fn check_permit(genesis: &Genesis, node: &mut Node, id: PermitId) -> Result<Chec
     Ok(Checked { permit: *permit, commitments, height })
 }
 
-fn fresh(genesis: &Genesis, time: TimeMs) -> Result<(), Failure> {
-    let oldest = words::now().0.saturating_sub(2 * genesis.parameters().heartbeat_ms + STALE_MS);
+fn fresh(heartbeat_ms: u64, time: TimeMs) -> Result<(), Failure> {
+    let oldest = words::now().0.saturating_sub(2 * heartbeat_ms + STALE_MS);
     if time.0 < oldest {
         let message =
             format!("the node's newest block is of {}: too old to release on", words::show_time(time));

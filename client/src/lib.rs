@@ -3,23 +3,28 @@
 //! Everything that a command tells of the chain was proved against the genesis file first ([`rpc`] is the one
 //! door). Secrets lie in encrypted files ([`keyfile`]); what a custodian keeps off chain in [`store`]. Read on
 //! in the order of a story: [`founding`], [`wallet`], [`institution`] with [`anchor`], [`access`] and
-//! [`activity`], [`custodian`], [`audit`] on [`lineage`], [`verify`].
+//! [`activity`], [`custodian`], [`audit`] on [`lineage`] and [`misconduct`], [`govern`] with [`piece`] and [`change`],
+//! [`verify`].
 
 pub mod access;
 pub mod activity;
 pub mod anchor;
 pub mod audit;
+pub mod change;
 pub mod context;
 pub mod custodian;
 pub mod error;
 pub mod files;
 pub mod founding;
+pub mod govern;
 pub mod handle;
 pub mod institution;
 pub mod keyfile;
 pub mod lineage;
+pub mod misconduct;
 pub mod output;
 pub mod package;
+pub mod piece;
 pub mod qr;
 pub mod request;
 pub mod rpc;

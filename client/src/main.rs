@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use assent_client::context::Context;
 use assent_client::error::Failure;
 use assent_client::output::{self, Reply};
-use assent_client::{audit, custodian, founding, institution, verify, wallet};
+use assent_client::{audit, custodian, founding, govern, institution, verify, wallet};
 use clap::{Parser, Subcommand};
 
 /// Consent and provenance of health-insurance data: wallet, institution, custodian, audit, verify.
@@ -52,6 +52,9 @@ enum Command {
     /// Follow the trail: lineage, evidence, supervision
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// What those who run validators decide: who votes, who connects, the bounds
+    #[command(subcommand)]
+    Govern(govern::GovernCommand),
     /// Check evidence files with the genesis file alone; no node is asked
     Verify(verify::VerifyArgs),
     /// How the node says it is
@@ -85,6 +88,7 @@ fn run(ctx: &Context, command: &Command) -> Result<Reply, Failure> {
         Command::Custodian(c) => custodian::run(ctx, c),
         Command::Case(c) => institution::run_case(c),
         Command::Audit(c) => audit::run(ctx, c),
+        Command::Govern(c) => govern::run(ctx, c),
         Command::Verify(args) => verify::run(ctx, args),
         Command::Status => verify::status(ctx),
         Command::Tx(args) => verify::tx(ctx, args),

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use assent_genesis::Genesis;
 use assent_proto::code::Denial;
+use assent_proto::epochs::Epochs;
 use assent_proto::event::EventKind;
-use assent_proto::evidence::{Claim, Evidence, Trust, verify_header};
+use assent_proto::evidence::{Claim, Evidence};
 use assent_proto::field::{Element, Message};
-use assent_proto::state::{Object, ObjectRef};
+use assent_proto::state::{Nodes, Object, ObjectRef, Parameters, Turns, Validators};
+use assent_proto::transaction::Change;
 use assent_proto::{
-    BlockId, Body, BodyId, Envelope, Event, Hash, Height, TimeMs, VerifiedTx, envelope, merkle,
+    Address, BlockId, Body, BodyId, Envelope, Event, GenesisHash, Hash, Height, TimeMs, ValidatorSet,
+    VerifiedTx, envelope, merkle,
 };
 use prost::bytes::Bytes;
 use tokio_stream::StreamExt;
@@ -43,11 +46,12 @@ const FINAL_TIMEOUT: Duration = Duration::from_secs(120);
 /// How much of a node's own words is shown.
 const MESSAGE_CHARS_MAX: usize = 500;
 
-/// A connection to one node, and what is believed beforehand: the genesis file.
+/// A connection to one node, and what is believed: the genesis file beforehand, and each change of the
+/// validators once it is verified.
 pub struct Node {
     runtime: tokio::runtime::Runtime,
     client: LedgerClient<Channel>,
-    trust: Trust,
+    epochs: Epochs,
     /// The highest height that this node has proved to us.
     floor: Height,
     lag_max: Duration,
@@ -129,10 +133,30 @@ pub struct BlockView {
     pub height: Height,
     /// Its time.
     pub time: TimeMs,
-    /// How many validators certified it.
-    pub signers: usize,
+    /// The validators that certified it, as far as this node has their signatures.
+    pub signers: Vec<Address>,
+    /// The validators that vote on the next one, where they are others than those that voted on this.
+    pub next_validators: Option<ValidatorSet>,
     /// Its events.
     pub events: Vec<Event>,
+}
+
+/// What a node says of a change before it is proposed. It is the node's word: nothing proves it.
+pub struct Preview {
+    /// The rule that would refuse it, and none if it could be decided.
+    pub denial: Option<Denial>,
+    /// In the block of this height.
+    pub height: Height,
+}
+
+/// A part of the state that is there from the founding on, proved as of a block.
+pub struct Proved<T> {
+    /// The part.
+    pub value: T,
+    /// As of this height.
+    pub height: Height,
+    /// And this block time.
+    pub time: TimeMs,
 }
 
 impl Node {
@@ -154,7 +178,8 @@ impl Node {
             .block_on(endpoint.connect())
             .map_err(|e| Failure::Unreachable(format!("{url}: {}", innermost(&e))))?;
         let client = LedgerClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
-        Ok(Node { runtime, client, trust: genesis.trust(), floor: Height(0), lag_max: LAG_MAX })
+        let epochs = Epochs::new(genesis.trust());
+        Ok(Node { runtime, client, epochs, floor: Height(0), lag_max: LAG_MAX })
     }
 
     fn call<T>(&self, reply: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
@@ -165,9 +190,13 @@ impl Node {
             .map_err(|s| refusal(&s))
     }
 
+    fn genesis(&self) -> &GenesisHash {
+        &self.epochs.trust().genesis
+    }
+
     /// Verifies a piece of evidence; a node that shows less than it has shown is not believed.
     fn check(&mut self, bytes: &[u8]) -> Result<Evidence, Failure> {
-        Ok(Evidence::check(bytes, &self.trust)?.0)
+        Ok(self.epochs.check(bytes)?.0)
     }
 
     /// Asks again until the answer is not older than what the node has shown before.
@@ -235,7 +264,7 @@ impl Node {
         if reply.status != api::TransactionStatus::Final as i32 {
             return Ok(None);
         }
-        let tx = envelope::verify(&self.trust.genesis, std::slice::from_ref(&reply.envelope)).remove(0);
+        let tx = envelope::verify(self.genesis(), std::slice::from_ref(&reply.envelope)).remove(0);
         let tx = tx.map_err(|e| Failure::Proof(format!("the transaction's bytes: {e}")))?;
         if tx.body_id() != id {
             return Err(other_answer("transaction", &id.0));
@@ -270,7 +299,7 @@ impl Node {
     /// Submits a signed transaction and waits until it is final; gives it with the seconds it took.
     pub fn submit(&mut self, envelope: &Envelope) -> Result<(Final, f64), Failure> {
         let begun = Instant::now();
-        let id = assent_proto::transaction::body_id(&self.trust.genesis, &envelope.body);
+        let id = assent_proto::transaction::body_id(self.genesis(), &envelope.body);
         let mut client = self.client.clone();
         let request = api::SubmitRequest { envelope: envelope.encode(), wait: api::Wait::Final as i32 };
         self.call(client.submit(request))?;
@@ -297,10 +326,55 @@ impl Node {
     pub fn status(&mut self) -> Result<api::StatusReply, Failure> {
         let mut client = self.client.clone();
         let status = self.call(client.get_status(api::StatusRequest {}))?;
-        if status.genesis != self.trust.genesis.write() {
+        if status.genesis != self.genesis().write() {
             return Err(Failure::Proof("the node is of another chain".into()));
         }
         Ok(status)
+    }
+
+    /// Whether a change could be decided in the next block, as the node says.
+    pub fn preview(&mut self, change: &Change) -> Result<Preview, Failure> {
+        let mut client = self.client.clone();
+        let reply = self.call(client.preview_change(api::PreviewRequest { change: Some(change.write()) }))?;
+        let denial = match reply.code {
+            0 => None,
+            code => Some(Denial::from_number(code).ok_or_else(|| {
+                Failure::Proof(format!("the node refuses with code {code}, which this build does not know"))
+            })?),
+        };
+        Ok(Preview { denial, height: Height(reply.height) })
+    }
+
+    /// Who votes, is to vote, and voted.
+    pub fn validators(&mut self) -> Result<Proved<Validators>, Failure> {
+        self.founded(ObjectRef::VALIDATORS, |o| if let Object::Validators(v) = o { Some(v) } else { None })
+    }
+
+    /// Who may connect.
+    pub fn nodes(&mut self) -> Result<Proved<Nodes>, Failure> {
+        self.founded(ObjectRef::NODES, |o| if let Object::Nodes(n) = o { Some(n) } else { None })
+    }
+
+    /// Who is passed over.
+    pub fn turns(&mut self) -> Result<Proved<Turns>, Failure> {
+        self.founded(ObjectRef::TURNS, |o| if let Object::Turns(t) = o { Some(t) } else { None })
+    }
+
+    /// The bounds in force.
+    pub fn parameters(&mut self) -> Result<Proved<Parameters>, Failure> {
+        self.founded(ObjectRef::PARAMETERS, |o| if let Object::Parameters(p) = o { Some(p) } else { None })
+    }
+
+    fn founded<T>(
+        &mut self,
+        object: ObjectRef,
+        part: impl Fn(Object) -> Option<T>,
+    ) -> Result<Proved<T>, Failure> {
+        let seen = self.object(object)?;
+        let value = seen.object.and_then(part).ok_or_else(|| {
+            Failure::Proof("the state lacks what it holds from the founding on: is the genesis file of this build's format?".into())
+        })?;
+        Ok(Proved { value, height: seen.height, time: seen.time })
     }
 
     /// Every block from `from` to `to` (0 for without end), each verified, handed to `each` in order without
@@ -311,14 +385,18 @@ impl Node {
         to: Height,
         mut each: impl FnMut(BlockView) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let mut client = self.client.clone();
-        let trust = self.trust.clone();
+        if from > Height(1) {
+            // Who votes there is known once all changes up to now are; from block 1 on the blocks tell.
+            self.validators()?;
+        }
+        let Node { runtime, client, epochs, .. } = self;
+        let (genesis, mut client) = (epochs.trust().genesis, client.clone());
         let request = api::FollowRequest { from_height: from.0, to_height: to.0 };
-        self.runtime.block_on(async {
+        runtime.block_on(async {
             let mut stream = client.follow(request).await.map_err(|s| refusal(&s))?.into_inner();
-            let (mut next, mut below) = (from, (from == Height(1)).then_some(BlockId(trust.genesis.0)));
+            let (mut next, mut below) = (from, (from == Height(1)).then_some(BlockId(genesis.0)));
             while let Some(block) = stream.next().await {
-                let view = verify_block(block.map_err(|s| refusal(&s))?, &trust)?;
+                let view = verify_block(block.map_err(|s| refusal(&s))?, epochs)?;
                 if view.height != next || below.is_some_and(|b| b != view.parent) {
                     return Err(Failure::Proof(format!(
                         "block {} does not follow on block {}",
@@ -340,10 +418,11 @@ impl Node {
 }
 
 /// Whether the header is final and the events are all of its block's.
-fn verify_block(block: api::BlockEvents, trust: &Trust) -> Result<BlockView, Failure> {
+fn verify_block(block: api::BlockEvents, epochs: &mut Epochs) -> Result<BlockView, Failure> {
     let wire = block.header.ok_or_else(|| Failure::Proof("a block without a header".into()))?;
     let certified = assent_proto::CertifiedHeader::read(wire, "header")?;
-    verify_header(&certified, trust)?;
+    let shown = block.next_validators.map(|w| ValidatorSet::read(w, "next_validators")).transpose()?;
+    epochs.header(&certified, shown.as_ref())?;
     let header = &certified.header;
     let events: Vec<_> =
         block.events.into_iter().map(|e| Event::read(e, "events")).collect::<Result<_, _>>()?;
@@ -352,12 +431,15 @@ fn verify_block(block: api::BlockEvents, trust: &Trust) -> Result<BlockView, Fai
     if merkle::root(&leaves) != header.events_root || !events.iter().all(theirs) {
         return Err(Failure::Proof(format!("the events shown are not those of block {}", header.height)));
     }
+    let set = epochs.at(header.height);
+    let signed = certified.certificate.signatures.iter().map(|s| s.validator as usize);
     Ok(BlockView {
         id: header.id(),
         parent: header.parent,
         height: header.height,
         time: header.time,
-        signers: certified.certificate.signatures.len(),
+        signers: signed.filter_map(|i| set.validators.get(i)).map(|v| v.address()).collect(),
+        next_validators: shown.filter(|_| header.next_validators != header.validators),
         events,
     })
 }

@@ -4,7 +4,7 @@
 use assent_genesis::Genesis;
 use assent_proto::block::{CommitSignature, PROTOCOL_VERSION};
 use assent_proto::event::{EventCore, EventKind};
-use assent_proto::evidence::{Claim, EventClaim, Evidence, StateClaim, TrailClaim};
+use assent_proto::evidence::{Claim, EventClaim, Evidence, StateClaim, TrailClaim, ValidatorLink};
 use assent_proto::field::{List, Message};
 use assent_proto::keys::Algorithm;
 use assent_proto::merkle::{self, MerklePath};
@@ -14,7 +14,7 @@ use assent_proto::trie::{LeafDigest, TrieEnd, TrieProof};
 use assent_proto::validators::{VoteKind, vote_message};
 use assent_proto::{
     AccountId, BlockId, CertifiedHeader, CommitCertificate, Envelope, Event, GrantId, Hash, Header, Height,
-    Leaf, Link, SecretKey, TimeMs, Trail,
+    Leaf, Link, SecretKey, TimeMs, Trail, ValidatorSet,
 };
 use prost::bytes::Bytes;
 
@@ -22,6 +22,9 @@ use prost::bytes::Bytes;
 pub(crate) struct Chain {
     pub(crate) genesis: Genesis,
     keys: Vec<SecretKey>,
+    /// Who votes on the next block.
+    set: ValidatorSet,
+    pub(crate) links: Vec<ValidatorLink>,
     parent: BlockId,
     height: Height,
 }
@@ -30,13 +33,30 @@ impl Chain {
     pub(crate) fn new() -> Chain {
         let (genesis, keys, _) = assent_genesis::testing::four();
         let parent = BlockId(genesis.hash().0);
-        Chain { genesis, keys, parent, height: Height(0) }
+        let set = genesis.validators().clone();
+        Chain { genesis, keys, set, links: Vec::new(), parent, height: Height(0) }
     }
 
     /// The next block's final header.
     pub(crate) fn block(&mut self, events: &[Event], state_root: Hash) -> CertifiedHeader {
+        self.block_before(events, state_root, self.set.clone())
+    }
+
+    /// The next block's final header, after which the validator of this index does not vote any more.
+    pub(crate) fn block_without(&mut self, leaves: usize, state_root: Hash) -> CertifiedHeader {
+        let mut rest = self.set.validators.to_vec();
+        rest.remove(leaves);
+        let next = ValidatorSet { validators: rest.try_into().unwrap() };
+        let certified = self.block_before(&[], state_root, next.clone());
+        self.keys.remove(leaves);
+        self.set = next.clone();
+        self.links.push(ValidatorLink { certified: certified.clone(), next });
+        certified
+    }
+
+    fn block_before(&mut self, events: &[Event], state_root: Hash, next: ValidatorSet) -> CertifiedHeader {
         self.height = self.height.next();
-        let set = self.genesis.validators();
+        let set = &self.set;
         let header = Header {
             version: PROTOCOL_VERSION,
             genesis: self.genesis.hash(),
@@ -50,7 +70,7 @@ impl Chain {
             history_root: Hash::ZERO,
             state_root,
             validators: set.hash(),
-            next_validators: set.hash(),
+            next_validators: next.hash(),
             parent_certificate: Hash::ZERO,
         };
         let id = header.id();
@@ -60,7 +80,7 @@ impl Chain {
                 vote_message(&self.genesis.hash(), VoteKind::Precommit, self.height, 0, Some(&id), &address);
             CommitSignature { validator: i as u32, signature: self.keys[i].sign(&message.0) }
         };
-        let signatures = (0..3).map(sign).collect::<Vec<_>>().try_into().unwrap();
+        let signatures = (0..set.validators.len().min(3)).map(sign).collect::<Vec<_>>().try_into().unwrap();
         let certificate = CommitCertificate { height: self.height, round: 0, block: id, signatures };
         self.parent = id;
         CertifiedHeader { header, certificate }
@@ -147,16 +167,23 @@ pub(crate) fn event_evidence(
     let path = MerklePath { index: i as u32, count: events.len() as u32, siblings };
     let content = Some(account_leaf(1, Trail { length: 0, head: Hash::ZERO }).content);
     let claim = EventClaim { event: events[i].clone(), path, content, envelope: Some(envelope.clone()) };
-    Evidence { anchor: anchor.clone(), claim: Claim::Event(Box::new(claim)) }.encode()
+    evidence(anchor, Claim::Event(Box::new(claim)), &[])
+}
+
+fn evidence(anchor: &CertifiedHeader, claim: Claim, links: &[ValidatorLink]) -> Bytes {
+    Evidence { anchor: anchor.clone(), claim, links: links.to_vec().try_into().unwrap() }.encode()
 }
 
 pub(crate) fn state_evidence(anchor: &CertifiedHeader, leaf: &Leaf) -> Bytes {
+    linked_evidence(anchor, leaf, &[])
+}
+
+pub(crate) fn linked_evidence(anchor: &CertifiedHeader, leaf: &Leaf, links: &[ValidatorLink]) -> Bytes {
     let claim = Claim::State(StateClaim { leaf: leaf.clone(), proof: alone(leaf) });
-    Evidence { anchor: anchor.clone(), claim }.encode()
+    evidence(anchor, claim, links)
 }
 
 pub(crate) fn trail_evidence(anchor: &CertifiedHeader, leaf: &Leaf, events: &[Event]) -> Bytes {
     let events = events.to_vec().try_into().unwrap();
-    let claim = Claim::Trail(TrailClaim { leaf: leaf.clone(), proof: alone(leaf), events });
-    Evidence { anchor: anchor.clone(), claim }.encode()
+    evidence(anchor, Claim::Trail(TrailClaim { leaf: leaf.clone(), proof: alone(leaf), events }), &[])
 }

@@ -33,24 +33,30 @@ pub fn run(ctx: &Context, args: &VerifyArgs) -> Result<Reply, Failure> {
     let (mut list, mut text, mut exit) = (Vec::new(), String::new(), 0);
     for path in &args.files {
         let name = path.display();
-        match Evidence::check(&files::read(path)?, &trust) {
+        let bytes = files::read(path)?;
+        match Evidence::check(&bytes, &trust) {
             Ok((evidence, verdict)) => {
                 text += &format!(
-                    "{name}: {}\n  {}\n  {} {}, {} {}\n",
+                    "{name}: {}\n  {}\n  {} {}, {} {} {} {}\n",
                     ctx.lang.pick("proved", "已证明"),
                     statement(&evidence.claim, &verdict, ctx.lang),
                     ctx.lang.pick("as of", "截至"),
                     words::show_time(verdict.time),
                     verdict.signers,
+                    ctx.lang.pick("of", "/"),
+                    verdict.validators,
                     ctx.lang.pick(
                         "validators certified it; checked with the genesis file alone",
                         "个验证节点签署；仅凭创世文件核验"
                     ),
                 );
+                text += &crossed(verdict.changes, ctx.lang);
                 text += &details(&evidence.claim, ctx.lang);
                 list.push(json!({
                     "file": path, "valid": true, "statement": verdict.statement, "height": verdict.height,
-                    "time": verdict.time, "signers": verdict.signers, "claim": claim_name(&evidence.claim),
+                    "time": verdict.time, "signers": verdict.signers, "validators": verdict.validators,
+                    "validator_changes": verdict.changes, "bytes": bytes.len(),
+                    "claim": claim_name(&evidence.claim),
                 }));
             }
             Err(e) => {
@@ -61,6 +67,21 @@ pub fn run(ctx: &Context, args: &VerifyArgs) -> Result<Reply, Failure> {
         }
     }
     Ok(Reply::new(json!({ "files": list, "valid": exit == 0 }), text).exit(exit))
+}
+
+/// What was crossed between the founding and the block, and what that cannot show: the keys that voted once may
+/// be stolen later, and nothing in the file is newer than they are.
+fn crossed(changes: usize, lang: Lang) -> String {
+    match (changes, lang) {
+        (0, _) => String::new(),
+        (n, Lang::En) => format!(
+            "  {n} changes of the validators followed from the founding, each certified by the set before it; \
+             no newer block is pinned: who held two thirds of the keys of an earlier set could make others\n"
+        ),
+        (n, Lang::Zh) => format!(
+            "  自创世起经过 {n} 次验证者变更，每次均由前一集合签署；未锚定更新的区块：掌握早期集合三分之二密钥者可另造变更\n"
+        ),
+    }
 }
 
 /// What is proved, in the reader's language.
@@ -92,24 +113,13 @@ fn claim_name(claim: &Claim) -> &'static str {
 /// What the claim shows, beyond that it holds.
 fn details(claim: &Claim, lang: Lang) -> String {
     match claim {
-        Claim::Event(c) => {
-            let core = &c.event.core;
-            let code = assent_proto::Denial::from_number(core.code);
-            let code = code.map(|d| format!(": {}", lang.pick(d.english(), d.chinese()))).unwrap_or_default();
-            format!("  {} {}{code}\n", kebab(&core.action), kebab(&core.kind))
+        Claim::Event(c) => format!("  {}\n", words::happened(&c.event.core, lang)),
+        Claim::Trail(c) => {
+            let line = |e: &assent_proto::Event| {
+                format!("  {}  {}\n", words::show_time(e.core.time), words::happened(&e.core, lang))
+            };
+            c.events.iter().map(line).collect()
         }
-        Claim::Trail(c) => c
-            .events
-            .iter()
-            .map(|e| {
-                format!(
-                    "  {}  {} {}\n",
-                    words::show_time(e.core.time),
-                    kebab(&e.core.action),
-                    kebab(&e.core.kind)
-                )
-            })
-            .collect(),
         Claim::State(_) | Claim::Absence(_) => String::new(),
     }
 }
@@ -140,7 +150,8 @@ pub fn tx(ctx: &Context, args: &TxArgs) -> Result<Reply, Failure> {
 /// Which object.
 #[derive(Args, Debug)]
 pub struct ObjectArgs {
-    /// `grant:ID`, `permit:ID`, `account:ID`, `item:ID`, `batch:ID`, `settlement:CASE`, `institution:ID`, …
+    /// `grant:ID`, `permit:ID`, `account:ID`, `item:ID`, `batch:ID`, `settlement:CASE`, `institution:ID`,
+    /// `proposal:ID`, `misconduct:ID`, and alone of their kind `validators`, `nodes`, `turns`, `parameters`, `policy`
     #[arg(value_parser = object_ref)]
     pub object: ObjectRef,
 }
@@ -168,9 +179,16 @@ pub fn name(object: &ObjectRef) -> String {
     format!("{}:{}", kebab(&object.kind), object.id)
 }
 
-/// Reads `kind:id`.
+/// Objects of which there is one.
+const SINGLETONS: [ObjectRef; 5] =
+    [ObjectRef::POLICY, ObjectRef::PARAMETERS, ObjectRef::VALIDATORS, ObjectRef::NODES, ObjectRef::TURNS];
+
+/// Reads `kind:id`, or the kind alone where there is one of it.
 pub fn object_ref(text: &str) -> Result<ObjectRef, String> {
     let wrong = || format!("{text}: an object looks like grant:64-hexadecimal-digits");
+    if let Some(one) = SINGLETONS.iter().find(|o| kebab(&o.kind) == text) {
+        return Ok(*one);
+    }
     let (kind, id) = text.split_once(':').ok_or_else(wrong)?;
     let kind: ObjectKind = words::named(kind)?;
     Ok(ObjectRef { kind, id: Hash::from_hex(id).ok_or_else(wrong)? })
@@ -185,17 +203,28 @@ pub fn status(ctx: &Context) -> Result<Reply, Failure> {
         "height": s.height, "block_time": s.block_time, "round": s.round, "peers": s.peers,
         "pool_transactions": s.pool_transactions, "pool_bytes": s.pool_bytes, "catching_up": s.catching_up,
         "validator": s.validator, "institution": s.institution, "version": s.version, "state_root": state_root,
+        "voting": s.voting, "validators": s.validators, "connected": s.connected,
+        "waiting_for_quorum": s.waiting_for_quorum, "passed_over": s.passed_over,
+        "target_height": s.target_height, "abstaining": s.abstaining, "inquiring": s.inquiring,
     });
     // The node chose these texts: they go out quoted, so that they cannot steer a terminal.
-    let text = format!(
-        "{:?} ({:?}): block {}, {} peers, {} transactions waiting{}",
-        s.institution,
-        s.version,
-        s.height,
-        s.peers,
-        s.pool_transactions,
-        if s.catching_up { ", catching up" } else { "" }
+    let mut text = format!(
+        "{:?} ({:?}): block {}, {} peers, {} transactions waiting",
+        s.institution, s.version, s.height, s.peers, s.pool_transactions,
     );
+    let mut add = |holds: bool, en: &'static str, zh: &'static str| {
+        if holds {
+            text += ctx.lang.pick(en, zh);
+        }
+    };
+    add(s.voting, ", votes", "，投票");
+    add(!s.voting, ", observes", "，观察");
+    add(s.catching_up, ", catching up", "，正在追赶");
+    add(s.waiting_for_quorum, ", too few validators are connected: waiting", "，在线验证者不足，等待中");
+    add(!s.abstaining.is_empty(), ", signs nothing at this height", "，本高度不签名");
+    if !s.abstaining.is_empty() {
+        text += &format!(" ({:?})", s.abstaining);
+    }
     Ok(Reply::new(json, text))
 }
 
@@ -268,6 +297,6 @@ mod tests {
         std::fs::write(&file, state_evidence(&anchor, &leaf)).unwrap();
         let reply = run(&context(dir.path(), &chain), &VerifyArgs { files: vec![file] }).unwrap();
         assert!(reply.text.contains("stood as shown after block 1"), "{}", reply.text);
-        assert!(reply.text.contains("2026-01-01T00:00:01Z, 3 validators"), "{}", reply.text);
+        assert!(reply.text.contains("2026-01-01T00:00:01Z, 3 of 4 validators"), "{}", reply.text);
     }
 }

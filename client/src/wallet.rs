@@ -27,7 +27,7 @@ use crate::output::Reply;
 use crate::request::AuthorizationRequest;
 use crate::rpc::{Node, denial_name};
 use crate::store::Offer;
-use crate::words::{self, Lang, kebab};
+use crate::words::{self, Lang};
 use crate::{qr, request};
 
 /// The wallet's commands.
@@ -468,7 +468,7 @@ fn use_of(genesis: &Genesis, event: &Event, lang: Lang) -> (Value, String) {
         Author::Account(_) => lang.pick("you", "您本人").to_owned(),
     };
     let code_name = if core.code == 0 { String::new() } else { denial_name(core.code) };
-    let line = format!("{}  {by}: {} {code_name}", words::show_time(core.time), kebab(&core.kind));
+    let line = format!("{}  {by}: {}", words::show_time(core.time), words::happened(core, lang));
     let slug = match &core.author {
         Author::Institution(id) => words::slug(genesis, id),
         Author::Account(_) => "you".to_owned(),
@@ -477,7 +477,7 @@ fn use_of(genesis: &Genesis, event: &Event, lang: Lang) -> (Value, String) {
         "height": core.height, "time": core.time, "by": slug, "kind": core.kind, "action": core.action,
         "code": core.code, "code_name": code_name, "body_id": core.body,
     });
-    (json, line.trim_end().to_owned())
+    (json, line)
 }
 
 fn grants(ctx: &Context, file: &WalletFile) -> Result<Reply, Failure> {

@@ -3,6 +3,7 @@
 //! can make it again and compare its hash with the one in the grant.
 
 use assent_genesis::Genesis;
+use assent_proto::event::{EventCore, EventKind};
 use assent_proto::field::Message;
 use assent_proto::state::Item;
 use assent_proto::transaction::*;
@@ -269,6 +270,87 @@ fn contents(genesis: &Genesis, terms: &Grant, items: &[NamedItem], lang: Lang) -
     named.chain(kinds).collect::<Vec<_>>().join(lang.pick("; ", "；"))
 }
 
+/// What happened, for people.
+pub fn event(kind: EventKind, lang: Lang) -> &'static str {
+    match kind {
+        EventKind::Denied => lang.pick("denied", "被拒绝"),
+        EventKind::Enrolled => lang.pick("an account was opened", "已开户"),
+        EventKind::ItemRegistered => lang.pick("an item entered the catalogue", "数据项已登记"),
+        EventKind::Classified => lang.pick("an item was graded", "数据项已分级"),
+        EventKind::Anchored => lang.pick("records were anchored", "记录已存证"),
+        EventKind::Granted => lang.pick("a person authorized", "个人已授权"),
+        EventKind::Revoked => lang.pick("a person withdrew", "个人已撤回"),
+        EventKind::RevokedEarly => lang.pick("a person withdrew what was not yet seen", "个人提前撤回"),
+        EventKind::Permitted => lang.pick("a use was permitted", "使用已许可"),
+        EventKind::Delivered => lang.pick("records were released", "记录已交付"),
+        EventKind::ErasureAttested => lang.pick("erasure was attested", "已证明删除"),
+        EventKind::ActivityRecorded => lang.pick("lineage was recorded", "血缘已记录"),
+        EventKind::OpeningReviewed => lang.pick("an opening was reviewed", "开放已审核"),
+        EventKind::Settled => lang.pick("a case was settled", "事项已结算"),
+        EventKind::ErasureDue => lang.pick("an erasure became due", "产生删除义务"),
+        EventKind::Proposed => lang.pick("a change was proposed", "变更已提议"),
+        EventKind::Approved => lang.pick("a change was approved", "变更已批准"),
+        EventKind::Enacted => lang.pick("a change was decided", "变更已通过"),
+        EventKind::EquivocationReported => {
+            lang.pick("a validator was shown to have contradicted itself", "验证者自相矛盾已被举证")
+        }
+        EventKind::ValidatorRemoved => lang.pick("a validator's key loses its vote", "验证者密钥被移出"),
+    }
+}
+
+/// What was asked for, for people.
+pub fn asked(kind: ActionKind, lang: Lang) -> &'static str {
+    match kind {
+        ActionKind::Enrol => lang.pick("open an account", "开户"),
+        ActionKind::RegisterItem => lang.pick("register an item", "登记数据项"),
+        ActionKind::Classify => lang.pick("grade an item", "数据分级"),
+        ActionKind::AnchorRecords => lang.pick("anchor records", "存证"),
+        ActionKind::Grant => lang.pick("authorize", "授权"),
+        ActionKind::Revoke => lang.pick("withdraw an authorization", "撤回授权"),
+        ActionKind::RequestAccess => lang.pick("use records", "请求使用"),
+        ActionKind::Deliver => lang.pick("release records", "交付"),
+        ActionKind::AttestErasure => lang.pick("attest erasure", "证明删除"),
+        ActionKind::RecordActivity => lang.pick("record lineage", "登记血缘"),
+        ActionKind::ReviewOpening => lang.pick("review an opening", "审核开放"),
+        ActionKind::Propose => lang.pick("propose a change", "提议变更"),
+        ActionKind::Approve => lang.pick("approve a change", "批准变更"),
+        ActionKind::ReportEquivocation => lang.pick("report a contradiction", "举报自相矛盾"),
+    }
+}
+
+/// An event in words: what happened, and of a denial what was asked for and why not.
+pub fn happened(core: &EventCore, lang: Lang) -> String {
+    match assent_proto::Denial::from_number(core.code) {
+        Some(d) => format!(
+            "{} ({}): {}",
+            event(core.kind, lang),
+            asked(core.action, lang),
+            lang.pick(d.english(), d.chinese())
+        ),
+        None => event(core.kind, lang).to_owned(),
+    }
+}
+
+/// What a validator signed, for people.
+pub fn statement(kind: StatementKind, lang: Lang) -> &'static str {
+    match kind {
+        StatementKind::Prevote => lang.pick("prevotes", "预投票"),
+        StatementKind::Precommit => lang.pick("precommits", "预提交"),
+        StatementKind::Proposal => lang.pick("proposals", "提案"),
+    }
+}
+
+/// What follows a contradiction, for people.
+pub fn consequence(c: Consequence, lang: Lang) -> &'static str {
+    match c {
+        Consequence::Record => lang.pick("it is on record", "记录在链"),
+        Consequence::Remove => lang.pick(
+            "its key loses its vote, where a quorum is left without it",
+            "若余下验证者足法定数量则移出",
+        ),
+    }
+}
+
 fn country(code: u32, lang: Lang) -> String {
     match code {
         156 => lang.pick("China", "中国").to_owned(),
@@ -361,6 +443,19 @@ mod tests {
         for line in ["用途: 理赔给付", "使用次数: 仅一次，用后即止", "可否转提供: 不可以", "您可以随时撤回"]
         {
             assert!(zh.contains(line), "{line}\n--\n{zh}");
+        }
+    }
+
+    #[test]
+    fn everything_that_can_happen_has_words_in_both_languages() {
+        let mut seen = std::collections::BTreeSet::new();
+        for kind in EventKind::ALL {
+            assert!(seen.insert(event(*kind, Lang::En)) && seen.insert(event(*kind, Lang::Zh)), "{kind:?}");
+            assert!(!event(*kind, Lang::Zh).is_ascii(), "{kind:?}");
+        }
+        for kind in ActionKind::ALL {
+            assert!(seen.insert(asked(*kind, Lang::En)) && seen.insert(asked(*kind, Lang::Zh)), "{kind:?}");
+            assert!(!asked(*kind, Lang::Zh).is_ascii(), "{kind:?}");
         }
     }
 

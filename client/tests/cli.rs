@@ -87,6 +87,57 @@ fn each_failure_has_its_exit_code_and_name() {
     assert_eq!(site.run("--help").0, 0);
 }
 
+/// What a node shows for a proposal is made where its keys are, and needs nothing but them and the genesis file.
+#[test]
+fn a_nodes_piece_is_made_from_its_folder_and_holds_no_secret() {
+    let site = Site::new();
+    let piece = |slug: &str, out: &str| {
+        site.run(&format!(
+            "govern piece --genesis net/genesis.toml --home net/bureau --institution {slug} -o {out}"
+        ))
+    };
+    let (code, made) = piece("bureau", "piece.toml");
+    assert_eq!((code, made["institution"].as_str()), (0, Some("bureau")), "{made}");
+    let text = fs::read_to_string(site.path("piece.toml")).unwrap();
+    assert!(text.contains(made["consensus_key"].as_str().unwrap()));
+    for name in ["net/bureau/consensus.key", "net/bureau/network.key"] {
+        assert!(!text.contains(fs::read_to_string(site.path(name)).unwrap().trim()), "{name}");
+    }
+    assert_eq!(piece("bureau", "piece.toml").1["code_name"], "FileExists");
+    assert_eq!(piece("nobody", "other.toml").1["code_name"], "NoSuchInstitution");
+    fs::set_permissions(site.path("net/bureau/consensus.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(piece("bureau", "other.toml").1["code_name"], "FileNotPrivate");
+    fs::set_permissions(site.path("net/bureau/consensus.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(site.path("net/bureau/network.key"), "no key").unwrap();
+    assert_eq!(piece("bureau", "other.toml").1["code_name"], "NotAKeyFile");
+}
+
+#[test]
+fn governance_without_a_key_or_a_height_is_wrong_use_and_its_help_has_examples() {
+    let site = Site::new();
+    for args in [
+        "govern propose validators --remove insurer --keyfile net/bureau/operator.age",
+        "govern propose validators --remove insurer --from +10",
+        "govern propose parameters --dry-run",
+        "govern approve xyz --keyfile net/bureau/operator.age",
+    ] {
+        assert_eq!(site.run(args).0, 1, "{args}");
+    }
+    for args in [
+        "govern --help",
+        "govern propose validators --help",
+        "govern piece --help",
+        "audit misconduct --help",
+    ] {
+        let out = site.command(args).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(
+            out.status.success() && text.contains("assent ") && text.contains("xample"),
+            "{args}: {text}"
+        );
+    }
+}
+
 #[test]
 fn a_passphrase_comes_from_a_descriptor_and_never_from_the_arguments() {
     let site = Site::new();

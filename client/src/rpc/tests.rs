@@ -20,6 +20,7 @@ struct Script {
     evidence: Vec<Bytes>,
     transaction: Option<api::TransactionReply>,
     blocks: Vec<api::BlockEvents>,
+    preview: api::PreviewReply,
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -65,6 +66,12 @@ impl Ledger for Liar {
     }
     async fn get_uses(&self, _: Request<api::UsesRequest>) -> Result<Response<api::UsesReply>, Status> {
         Ok(Response::new(api::UsesReply { body_ids: vec![Bytes::from_static(b"short")] }))
+    }
+    async fn preview_change(
+        &self,
+        _: Request<api::PreviewRequest>,
+    ) -> Result<Response<api::PreviewReply>, Status> {
+        Ok(Response::new(self.0.lock().unwrap().preview.clone()))
     }
     async fn get_status(&self, _: Request<api::StatusRequest>) -> Result<Response<api::StatusReply>, Status> {
         Ok(Response::new(api::StatusReply { genesis: Bytes::from_static(&[9; 32]), ..Default::default() }))
@@ -206,7 +213,7 @@ fn r4_a_chain_with_a_block_or_an_event_missing_is_refused() {
         let events = [event(&chain, &body, 0, &new_trail())];
         let header = chain.block(&events, Hash::ZERO);
         let events = events.iter().map(Element::write).collect();
-        blocks.push(api::BlockEvents { header: Some(header.write()), events });
+        blocks.push(api::BlockEvents { header: Some(header.write()), events, next_validators: None });
     }
     let (mut node, script) = connect(&chain);
     let mut ask = |blocks: Vec<api::BlockEvents>| {
@@ -230,6 +237,78 @@ fn r4_a_chain_with_a_block_or_an_event_missing_is_refused() {
         c.signatures.pop();
     }
     assert!(proof_fails(ask(uncertified)), "two of four validators are no quorum");
+}
+
+/// R29: who votes is followed from the founding on, change by change, in answers and in the chain read in order.
+#[test]
+fn r29_who_votes_is_followed_and_never_assumed() {
+    let mut chain = Chain::new();
+    let leaf = account_leaf(1, ObjectRef::from(account_id(1)).new_trail());
+    let first = chain.block(&[], leaf.hash());
+    let changing = chain.block_without(3, leaf.hash());
+    let after = chain.block(&[], leaf.hash());
+    let changing_again = chain.block_without(0, leaf.hash());
+    let last = chain.block(&[], leaf.hash());
+    let links = chain.links.clone();
+    let (mut node, script) = connect(&chain);
+    let mut ask = |anchor: &CertifiedHeader, links: &[assent_proto::evidence::ValidatorLink]| {
+        script.lock().unwrap().evidence = vec![linked_evidence(anchor, &leaf, links)];
+        node.object(leaf.object)
+    };
+    assert!(proof_fails(ask(&last, &[])), "no change is shown");
+    assert!(proof_fails(ask(&last, &links[..1])), "one is missing");
+    assert!(proof_fails(ask(&last, &links[1..])), "the other is missing");
+    assert_eq!(ask(&after, &links[..1]).unwrap().height, Height(3));
+    assert_eq!(ask(&last, &links).unwrap().height, Height(5));
+    let mut other = links.clone();
+    other[0].next = chain.genesis.validators().clone();
+    assert!(proof_fails(ask(&last, &other)), "another set than was shown before");
+
+    let (mut node, script) = connect(&chain);
+    let block = |header: &CertifiedHeader, next: Option<usize>| api::BlockEvents {
+        header: Some(header.write()),
+        events: Vec::new(),
+        next_validators: next.map(|i| links[i].next.write()),
+    };
+    let good = vec![
+        block(&first, None),
+        block(&changing, Some(0)),
+        block(&after, None),
+        block(&changing_again, Some(1)),
+        block(&last, None),
+    ];
+    let mut follow = |blocks: Vec<api::BlockEvents>, from: u64| {
+        script.lock().unwrap().blocks = blocks;
+        script.lock().unwrap().evidence = vec![linked_evidence(&last, &leaf, &links)];
+        let mut seen = Vec::new();
+        node.follow(Height(from), Height(5), |b| {
+            seen.push((b.signers.len(), b.next_validators.map(|s| s.validators.len())));
+            Ok(true)
+        })
+        .map(|()| seen)
+    };
+    let mut silent = good.clone();
+    silent[1].next_validators = None;
+    assert!(proof_fails(follow(silent, 1)), "the next set is not shown");
+    let mut forged = good.clone();
+    forged[1].next_validators = Some(links[1].next.write());
+    assert!(proof_fails(follow(forged, 1)), "it is not the one that the header names");
+    assert_eq!(follow(good, 1).unwrap(), [(3, None), (3, Some(3)), (3, None), (3, Some(2)), (2, None)]);
+}
+
+#[test]
+fn a_dry_run_is_the_nodes_word_and_known_to_be() {
+    let chain = Chain::new();
+    let (mut node, script) = connect(&chain);
+    let change = Change::Parameters(chain.genesis.parameters().clone());
+    let mut ask = |code: u32| {
+        script.lock().unwrap().preview = api::PreviewReply { code, name: "?".into(), height: 9 };
+        node.preview(&change)
+    };
+    let good = ask(0).unwrap();
+    assert_eq!((good.denial, good.height), (None, Height(9)));
+    assert_eq!(ask(Denial::NoLiveQuorum.number()).unwrap().denial, Some(Denial::NoLiveQuorum));
+    assert!(proof_fails(ask(9999)), "a code that nobody knows");
 }
 
 #[test]
