@@ -133,7 +133,7 @@ impl Store {
     fn wipe_other_leaves(&self, unfinished: bool) -> Result<(), rocksdb::Error> {
         let other = self.table(self.active.other());
         let mut batch = WriteBatch::default();
-        batch.delete_range_cf(other, [0u8; 1], [0xffu8; 40]);
+        batch.delete_range_cf(other, &[0u8; 1][..], &[0xffu8; 40][..]);
         match unfinished {
             true => batch.put_cf(self.table(META), KEY_UNFINISHED, b""),
             false => batch.delete_cf(self.table(META), KEY_UNFINISHED),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use assent_genesis::Genesis;
 use assent_node::network::direct_protocol;
+use assent_proto::Height;
+use assent_replica::PeerMessage;
 use futures::StreamExt;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Swarm, SwarmBuilder, gossipsub, identity::Keypair, noise, request_response, tcp, yamux};
@@ -104,8 +106,9 @@ pub async fn dial(swarm: &mut Swarm<Spy>, node: &Assentd, stop_at_subscription: 
             match swarm.select_next_some().await {
                 SwarmEvent::ConnectionEstablished { peer_id, .. } => {
                     // Asks for the chain at once, before the other side can have refused.
-                    let catch_up_from_1 = [&9u32.to_be_bytes()[..], &[5], &1u64.to_le_bytes()[..]].concat();
-                    swarm.behaviour_mut().direct.send_request(&peer_id, catch_up_from_1);
+                    let ask = PeerMessage::CatchUp { from: Height(1), to: Height(9) }.encode();
+                    let frame = [&(ask.len() as u32).to_be_bytes()[..], &ask].concat();
+                    swarm.behaviour_mut().direct.send_request(&peer_id, frame);
                 }
                 SwarmEvent::ConnectionClosed { .. } | SwarmEvent::OutgoingConnectionError { .. } => {
                     got.shut_out = true;
