@@ -150,18 +150,20 @@ fn r29_evidence_of_every_epoch_verifies_with_the_genesis_alone() {
 /// proof of an object that had seen no event was also one that it had seen none.
 #[test]
 fn r29_every_changed_bit_of_evidence_with_a_change_is_refused() {
-    let state = evidence(by_quorum(20, SETS[1], SETS[1]), links()[..1].to_vec());
+    // One validator each, so that there are few signatures to look at.
+    let state = evidence(by_quorum(20, &[12], &[12]), vec![link(10, &[11], &[12])]);
     let trail = Evidence { claim: trail_claim(), ..state.clone() };
+    let trust = Trust { genesis: genesis(), validators: set(&[11]) };
     for made in [state, trail] {
         let good = made.encode();
-        Evidence::check(&good, &trust()).unwrap();
+        Evidence::check(&good, &trust).unwrap();
         for at in 0..good.len() {
             for bit in 0..8 {
                 let mut bad = good.to_vec();
                 bad[at] ^= 1 << bit;
-                assert!(Evidence::check(&bad, &trust()).is_err(), "byte {at}, bit {bit}");
+                assert!(Evidence::check(&bad, &trust).is_err(), "byte {at}, bit {bit}");
             }
-            assert!(Evidence::check(&good[..at], &trust()).is_err(), "cut at byte {at}");
+            assert!(Evidence::check(&good[..at], &trust).is_err(), "cut at byte {at}");
         }
     }
 }
