@@ -189,6 +189,10 @@ pub struct Network {
     pub rng: ChaCha8Rng,
     pub now: u64,
     pub loss_permille: u64,
+    /// Each message takes this and up to 60 ms more.
+    pub delay: u64,
+    /// How far each node's clock is ahead.
+    pub skew: [u64; 8],
     /// The validator that also signs against itself.
     pub traitor: Option<usize>,
     /// Whether a crash may leave half a frame.
@@ -221,6 +225,8 @@ impl Network {
             rng: ChaCha8Rng::seed_from_u64(seed),
             now: 0,
             loss_permille,
+            delay: 5,
+            skew: [0; 8],
             traitor: None,
             torn: false,
             events: BTreeMap::new(),
@@ -282,6 +288,9 @@ impl Network {
                 }
             }
             Event::Start { .. } | Event::Wake { .. } => {}
+            Event::Deliver { to, input } if self.is_early(to, &input) => {
+                self.at(self.now + 10, Event::Deliver { to, input });
+            }
             Event::Deliver { to, input } => self.step(to, input),
             Event::CatchUp => self.catch_up(),
             Event::Crash { node } => self.crash_now(node),
@@ -294,8 +303,16 @@ impl Network {
         }
     }
 
+    /// A body of a height that has not begun there: it is kept, as a replica does.
+    fn is_early(&self, to: usize, input: &Input) -> bool {
+        let Input::Received { height, .. } = input else { return false };
+        let node = &self.nodes[to];
+        let at_work = |core: &Consensus| core.is_running() && core.height() == *height;
+        node.decided.len() < height.0 as usize && node.core.as_ref().is_some_and(|core| !at_work(core))
+    }
+
     fn start(&mut self, i: usize) {
-        let now = TimeMs(self.now);
+        let now = TimeMs(self.now + self.skew[i]);
         let node = &mut self.nodes[i];
         let height = Height(node.decided.len() as u64 + 1);
         let Some(core) = &mut node.core else { return };
@@ -310,7 +327,7 @@ impl Network {
     }
 
     fn step(&mut self, i: usize, input: Input) {
-        let now = TimeMs(self.now);
+        let now = TimeMs(self.now + self.skew[i]);
         let node = &mut self.nodes[i];
         let Some(core) = &mut node.core else { return };
         let outputs = core.step(now, input, &mut node.log).unwrap();
@@ -335,7 +352,8 @@ impl Network {
             }
         }
         let life = self.nodes[i].life;
-        let due = self.nodes[i].core.as_ref().and_then(|c| c.next_wake()).map(|t| t.0.max(self.now));
+        let wake = self.nodes[i].core.as_ref().and_then(|c| c.next_wake());
+        let due = wake.map(|t| t.0.saturating_sub(self.skew[i]).max(self.now));
         if let Some(time) = due
             && self.nodes[i].wake != due
         {
@@ -380,7 +398,7 @@ impl Network {
 
     fn send(&mut self, from: usize, input: Input) {
         for to in (0..self.nodes.len()).filter(|to| *to != from) {
-            let (lost, delay) = (self.below(1000) < self.loss_permille, 5 + self.below(60));
+            let (lost, delay) = (self.below(1000) < self.loss_permille, self.delay + self.below(60));
             if !lost {
                 self.at(self.now + delay, Event::Deliver { to, input: input.clone() });
             }
