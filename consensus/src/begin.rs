@@ -3,6 +3,8 @@
 
 use arc_malachitebft_core_types::VoteExtensionPolicy;
 use arc_malachitebft_metrics::Metrics;
+use assent_proto::mutation::{Mutation, planted};
+use assent_proto::validators::VoteKind;
 use assent_proto::{Height, TimeMs};
 
 use crate::context::{At, Roster};
@@ -212,7 +214,13 @@ impl Consensus {
             self.hands.signer.remember(intent.what, intent.round, intent.message)?;
         }
         self.start_core(now, log)?;
-        let inputs: Vec<_> = entries.iter().filter_map(driver::input_of).collect();
+        let me = self.hands.me;
+        let locks = |e: &Entry| match e {
+            Entry::Vote(v) => v.kind == VoteKind::Prevote && v.validator != me,
+            other => matches!(other, Entry::Polka(_)),
+        };
+        let kept = entries.iter().filter(|e| !(planted(Mutation::ForgetLock) && locks(e)));
+        let inputs: Vec<_> = kept.filter_map(driver::input_of).collect();
         self.core.index_wal_entries(inputs.iter());
         for input in inputs {
             self.drive(now, input, log)?;

@@ -10,6 +10,7 @@ use assent_proto::envelope::VerifiedTx;
 use assent_proto::event::{Event, Receipt};
 use assent_proto::hash::Hash;
 use assent_proto::ids::*;
+use assent_proto::mutation::{Mutation, planted};
 use assent_proto::state::*;
 use assent_proto::transaction::{Action, Author};
 use assent_proto::{Leaf, ObjectRef, merkle};
@@ -127,6 +128,9 @@ fn within_bounds(parameters: &Parameters, txs: &[VerifiedTx]) -> Result<(), Inva
 }
 
 fn in_phases(txs: &[VerifiedTx]) -> Result<(), InvalidBlock> {
+    if planted(Mutation::RevokeInBlockOrder) {
+        return Ok(());
+    }
     let protects = |tx: &VerifiedTx| tx.body().action.protects();
     let rest = txs.iter().position(|tx| !protects(tx)).unwrap_or(txs.len());
     match txs[rest..].iter().position(protects) {

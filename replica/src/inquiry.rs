@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use assent_consensus::{ConsensusMessage, Floor};
+use assent_proto::mutation::{Mutation, planted};
 use assent_proto::{Address, GenesisHash, PublicKey, TimeMs};
 
 use crate::message::PeerMessage;
@@ -105,7 +106,7 @@ impl<S: Storage> Replica<S> {
         if newest.as_ref().is_some_and(|m| !said_by(&key, &self.chain.genesis, m)) {
             return self.blame(from, "it showed a vote of ours that we did not sign");
         }
-        let floor = newest.map(|m| Floor::of(&m));
+        let floor = newest.map(|m| Floor::of(&m)).filter(|_| !planted(Mutation::IgnoreFloor));
         self.inquiry.floor = self.inquiry.floor.max(floor);
         self.inquiry.answered.insert(from, floor);
     }

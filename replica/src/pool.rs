@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use assent_ledger::State;
+use assent_proto::mutation::{Mutation, planted};
 use assent_proto::state::Object;
 use assent_proto::{Author, BodyId, EnvelopeId, InstitutionId, Invalid, ObjectRef, TimeMs, VerifiedTx};
 
@@ -156,6 +157,9 @@ impl Pool {
     pub(crate) fn choose(&self, mut room: Room, mut may: impl FnMut(&VerifiedTx) -> bool) -> Vec<VerifiedTx> {
         let mut chosen = self.fair(&mut room, &mut may, |held| &held.protecting);
         chosen.extend(self.fair(&mut room, &mut may, |held| &held.rest));
+        if planted(Mutation::RevokeInBlockOrder) {
+            chosen.sort_unstable();
+        }
         chosen.into_iter().map(|at| self.entries[&at].tx.clone()).collect()
     }
 

@@ -6,6 +6,7 @@
 
 use assent_consensus as consensus;
 use assent_consensus::SignedProposal;
+use assent_proto::mutation::{Mutation, planted};
 use assent_proto::{Address, BlockId, CommitCertificate, Header, Height, TimeMs};
 
 use crate::execute::{self, Chain, Executed};
@@ -197,6 +198,7 @@ impl<S: Storage> Replica<S> {
             if valid && !locked && !self.timely(seen.header.time) {
                 continue;
             }
+            let valid = valid && (self.timely(seen.header.time) || !planted(Mutation::UntimelyIsInvalid));
             let Seen { header, round, proposer, valid_round, .. } = seen;
             let (height, round, proposer, valid_round) = (header.height, *round, *proposer, *valid_round);
             let header = header.clone();

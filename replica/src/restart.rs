@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use assent_consensus::{Consensus, Timeouts};
 use assent_genesis::Genesis;
-use assent_ledger::{ReplayWindow, State};
-use assent_proto::envelope::Envelope;
+use assent_ledger::{BlockContext, ParentTurns, ReplayWindow, State, apply};
+use assent_proto::envelope::{Envelope, verify};
 use assent_proto::field::Message;
+use assent_proto::mutation::{Mutation, planted};
 use assent_proto::transaction::body_id;
-use assent_proto::{Block, Body, BodyId, GenesisHash, Height, SecretKey, TimeMs};
+use assent_proto::{Block, Body, BodyId, GenesisHash, Header, Height, SecretKey, TimeMs};
 
 use crate::backfill::Backfill;
 use crate::catchup::CatchUp;
@@ -81,6 +82,8 @@ pub(crate) fn restore<S: Storage>(genesis: &Genesis, tip: Tip, storage: &mut S) 
     if state.root() != header.state_root {
         return Err(Fault::DamagedState { height, stored: state.root(), header: header.state_root });
     }
+    let state =
+        if planted(Mutation::ApplyTwice) { applied_again(storage, &given, &header, state)? } else { state };
     if tip.mountains.count() != height.0 {
         return Err(Fault::DamagedBlock { height, what: "the history does not count as many blocks" });
     }
@@ -144,4 +147,19 @@ fn restore_bodies<S: Storage>(storage: &mut S, height: Height) -> Result<Bodies,
         bodies.put(block.header.id(), round, bytes, block, true);
     }
     Ok(bodies)
+}
+
+/// For [`Mutation::ApplyTwice`] alone.
+fn applied_again<S: Storage>(
+    storage: &mut S,
+    genesis: &GenesisHash,
+    header: &Header,
+    state: State,
+) -> Result<State, Fault> {
+    let Some((bytes, _)) = storage.block(header.height)? else { return Ok(state) };
+    let Ok(block) = Block::decode(&bytes) else { return Ok(state) };
+    let txs: Vec<_> = verify(genesis, &block.transactions).into_iter().flatten().collect();
+    let context = BlockContext { height: header.height, time: header.time };
+    let again = apply(&state, &ReplayWindow::new(), context, &ParentTurns::default(), &txs);
+    Ok(again.map_or(state, |applied| applied.state))
 }
