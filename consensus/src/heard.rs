@@ -233,3 +233,71 @@ fn differ(a: &SignedProposal, b: &SignedProposal) -> bool {
 pub(crate) fn key_in(roster: &Roster, who: &Address) -> Option<PublicKey> {
     roster.voter(&Who(*who)).map(|v| v.key)
 }
+
+#[cfg(test)]
+mod tests {
+    use assent_proto::Signature;
+    use assent_proto::validators::VoteKind;
+
+    use super::*;
+    use crate::SignedVote;
+
+    fn vote(n: u32, height: u64, round: u32) -> ConsensusMessage {
+        let mut who = [0; 20];
+        who[..4].copy_from_slice(&n.to_be_bytes());
+        ConsensusMessage::Vote(SignedVote {
+            kind: VoteKind::Prevote,
+            height: Height(height),
+            round,
+            block: None,
+            validator: Address(who),
+            signature: Signature([0; 64]),
+        })
+    }
+
+    #[test]
+    fn each_validators_newest_is_kept_up_to_a_bound_and_the_oldest_make_room() {
+        let mut heard = Heard::default();
+        let many = 3 * NEWEST_MAX as u32;
+        for n in 0..many {
+            heard.note(vote(n, 1 + u64::from(n / 100), 0));
+            heard.note(vote(n, 1, 0));
+            heard.forget_below(Height(u64::from(n / 100)));
+            assert!(heard.newest.len() <= NEWEST_MAX && heard.said.len() <= 3);
+        }
+        let newest = |n| heard.newest.get(&place(&vote(n, 1, 0)).unwrap().2).map(Floor::of);
+        assert_eq!(
+            newest(many - 1),
+            Some(Floor { height: Height(1 + u64::from((many - 1) / 100)), round: 0 })
+        );
+        assert_eq!(newest(0), None);
+    }
+
+    #[test]
+    fn rounds_long_past_are_dropped() {
+        let mut heard = Heard::default();
+        for round in 0..10_000 {
+            heard.enter(Height(1), round);
+            heard.note(vote(1, 1, round + 10));
+            assert!(heard.of(Height(1)).count() <= ROUNDS_BEHIND as usize + 11);
+        }
+    }
+
+    #[test]
+    fn sets_of_long_ago_are_unknown_again() {
+        let mut heard = Heard::default();
+        let set = |n: u8| {
+            let key = assent_proto::SecretKey::from_bytes(&[n; 32]).public();
+            let institution = assent_proto::InstitutionId(assent_proto::Hash::ZERO);
+            let algorithm = assent_proto::keys::Algorithm::Ed25519;
+            let validator = assent_proto::Validator { algorithm, key, power: 1, institution };
+            ValidatorSet { validators: vec![validator].try_into().unwrap() }
+        };
+        for n in 1..9 {
+            heard.know(&set(n));
+            heard.know(&set(n));
+            assert!(heard.keys.len() <= SETS_MAX && heard.sets.len() <= SETS_MAX);
+            assert!(heard.keys[&set(n).validators[0].address()].current);
+        }
+    }
+}

@@ -256,7 +256,9 @@ fn a_tail_of_zeros_is_cut_off() {
     for cut in 0..held.len() {
         let whole = ends.iter().copied().rfind(|end| *end <= cut).unwrap();
         let end = ends.iter().copied().find(|end| *end > cut).unwrap();
-        for zeros in [8, end - cut, held.len() - cut + 5_000] {
+        // The second is of interest where zeros begin within a check, the third is long either way.
+        let tails = [(8, true), (end - cut, cut + 12 > end), (held.len() - cut + 5_000, cut % 4 == 0)];
+        for (zeros, _) in tails.into_iter().filter(|(_, tried)| *tried) {
             let torn = [&held[..cut], &vec![0; zeros][..]].concat();
             // Only what was never synced can be torn: no later signature has left.
             let mark = Height(u64::from(whole >= first_release(&life)));
