@@ -53,8 +53,8 @@ pub struct Metrics {
     pub bans: Level,
     /// Peers' offences, by kind and consequence.
     pub offences: Family<Conduct, Counter>,
-    /// Time for which peers' connections were not read because they were beyond their rate, ms.
-    pub throttled_ms: Counter,
+    /// Time for which peers' connections were not read because they were beyond their rate, µs.
+    pub throttled_us: Counter,
     /// Connected nodes as the replica counts them.
     pub connected: Level,
     /// 1 while too few validators are connected to decide anything.
@@ -120,7 +120,7 @@ impl Metrics {
             admitted: Level::default(),
             bans: Level::default(),
             offences: Family::default(),
-            throttled_ms: Counter::default(),
+            throttled_us: Counter::default(),
             connected: Level::default(),
             waiting_for_quorum: Level::default(),
             validators: Level::default(),
@@ -178,8 +178,8 @@ impl Metrics {
         r.register("admitted_peers", "Nodes that may connect", m.admitted.clone());
         r.register("peer_bans", "Bans in force", m.bans.clone());
         r.register("peer_offences", "Offences of peers, by kind and consequence", m.offences.clone());
-        let throttled = "Milliseconds for which peers beyond their rate were not read";
-        r.register("peer_throttled_ms", throttled, m.throttled_ms.clone());
+        let throttled = "Microseconds for which peers beyond their rate were not read";
+        r.register("peer_throttled_us", throttled, m.throttled_us.clone());
         r.register_with_unit("received", "From peers", Unit::Bytes, m.bytes_in.clone());
         r.register_with_unit("sent", "To peers", Unit::Bytes, m.bytes_out.clone());
         r.register("dropped_messages", "Messages dropped at a full queue", m.dropped.clone());

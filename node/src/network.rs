@@ -56,6 +56,13 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const NEGOTIATING_MAX: usize = 32;
 /// First and longest wait before a peer is dialled again.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// How long a connected peer may take to say what it listens to. Gossip says it on the first connection alone: to a
+/// peer that started anew while we still held a connection to its former process, it never does. Then all is closed
+/// and dialled again.
+const MUTE_MAX: Duration = Duration::from_secs(5);
+/// Nobody dials who is connected. A peer that dials though we have been connected to it for longer than both may have
+/// dialled each other at once has lost that connection without our hearing of it.
+const DIALLED_TWICE_MAX: Duration = Duration::from_secs(10);
 /// What gossip adds to a message: author, signature, topic.
 const GOSSIP_FRAME_BYTES: usize = 1024;
 /// Gossiped messages that wait for a peer that does not read.
@@ -194,6 +201,8 @@ pub struct Network {
     conduct: Conduct,
     topics: Topics,
     links: Vec<Link>,
+    /// Since when there is a connection.
+    since: BTreeMap<PeerId, Instant>,
     /// What all gossip weighed on the wire since the peers were weighed.
     gossip_weight: u64,
 }
@@ -257,6 +266,7 @@ impl Network {
             conduct: Conduct::default(),
             topics,
             links: settings.peers.into_iter().map(link).collect(),
+            since: BTreeMap::new(),
             gossip_weight: 0,
         };
         network.admit(&settings.nodes);
@@ -435,6 +445,7 @@ impl Network {
         }
         self.outlets.metrics.bans.set(self.conduct.banned() as u64);
         self.weigh(now);
+        self.close_mute(now);
         self.dial(now);
     }
 
@@ -446,7 +457,7 @@ impl Network {
                 loud.push(*id);
             }
             let waited = peer.take_waited();
-            self.outlets.metrics.throttled_ms.inc_by(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+            self.outlets.metrics.throttled_us.inc_by(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
         }
         for id in loud {
             self.offended(id, Offence::Noise, "far more bytes or streams came than messages");
@@ -489,6 +500,7 @@ impl Network {
                     let address = endpoint.get_remote_address();
                     tracing::info!(peer = %peer_id, validator = self.name(&peer_id), %address, "connected");
                 }
+                self.begin(peer_id, endpoint.is_listener());
                 self.connected(peer_id, connection_id, endpoint.is_dialer());
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
@@ -520,6 +532,7 @@ impl Network {
     fn lost(&mut self, id: PeerId, cause: Option<String>) {
         let cause = cause.unwrap_or_else(|| "closed".into());
         tracing::info!(peer = %id, validator = self.name(&id), cause, "disconnected");
+        self.since.remove(&id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.outgoing = Default::default();
         if std::mem::take(&mut peer.up) {
@@ -530,6 +543,28 @@ impl Network {
 
     fn count_peers(&self) {
         self.outlets.metrics.peers.set(self.peers.values().filter(|p| p.up).count() as u64);
+    }
+
+    /// Notes since when there is a connection; closes those that the peer knows nothing of any more.
+    fn begin(&mut self, peer: PeerId, incoming: bool) {
+        let since = *self.since.entry(peer).or_insert_with(Instant::now);
+        if incoming && since.elapsed() > DIALLED_TWICE_MAX {
+            tracing::info!(%peer, validator = self.name(&peer), "dialled anew; closing what it has lost");
+            // It is connected: this closes every connection to it.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
+    /// Closes connections to peers that do not say what they listen to.
+    fn close_mute(&mut self, now: Instant) {
+        let up = |peer: &PeerId| self.peers.get(peer).is_some_and(|p| p.up);
+        let late = |since: &Instant| now.saturating_duration_since(*since) > MUTE_MAX;
+        let mute: Vec<_> = self.since.iter().filter(|(p, s)| late(s) && !up(p)).map(|(p, _)| *p).collect();
+        for peer in mute {
+            tracing::info!(%peer, validator = self.name(&peer), "does not say what it listens to; closing");
+            // It may have gone by itself.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
     }
 
     /// An incoming connection came to nothing.

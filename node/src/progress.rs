@@ -194,7 +194,7 @@ mod tests {
             _ => None,
         });
         assert_eq!(percent.collect::<Vec<_>>(), [0, 20, 40, 60, 80]);
-        assert_eq!(lines.last(), Some(&Line::CaughtUp { height: Height(199) }));
+        assert_eq!(lines.last(), Some(&Line::CaughtUp { height: Height(200) }));
         assert!(progress.look(&status(300, 303, false), begin).is_empty(), "a few blocks behind is no news");
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Wire {
     streams: Mutex<Bucket>,
     bytes_read: AtomicU64,
     streams_opened: AtomicU64,
-    waited_ms: AtomicU64,
+    waited_us: AtomicU64,
 }
 
 impl Wire {
@@ -42,7 +42,7 @@ impl Wire {
             streams: bucket(streams),
             bytes_read: AtomicU64::new(0),
             streams_opened: AtomicU64::new(0),
-            waited_ms: AtomicU64::new(0),
+            waited_us: AtomicU64::new(0),
         })
     }
 
@@ -53,7 +53,7 @@ impl Wire {
 
     /// How long the peer was made to wait since this was asked last.
     pub(crate) fn take_waited(&self) -> Duration {
-        Duration::from_millis(self.waited_ms.swap(0, Ordering::Relaxed))
+        Duration::from_micros(self.waited_us.swap(0, Ordering::Relaxed))
     }
 
     fn read(&self, bytes: usize) -> Pause {
@@ -71,7 +71,7 @@ impl Wire {
         if wait.is_zero() {
             return None;
         }
-        self.waited_ms.fetch_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.waited_us.fetch_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         Some(Box::pin(tokio::time::sleep(wait)))
     }
 }
@@ -240,10 +240,10 @@ mod tests {
     use super::*;
     use futures::AsyncReadExt;
 
-    /// Bytes beyond the burst wait, over all connections of a peer together. The clock is tokio's own.
+    /// Bytes beyond the burst wait, over all connections of a peer together.
     #[tokio::test]
     async fn a_peers_connections_share_its_rate() {
-        let wire = Wire::new(Rate { per_second: 1_000_000, burst: 1_000 }, Rate::new(1, 1));
+        let wire = Wire::new(Rate { per_second: 10_000, burst: 1_000 }, Rate::new(1, 1));
         let throttled = |bytes: Vec<u8>| Throttled {
             io: futures::io::Cursor::new(bytes),
             wire: wire.clone(),

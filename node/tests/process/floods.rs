@@ -25,8 +25,9 @@ use crate::support::*;
 
 /// Generous: a quiet node needs about 30 MB.
 const MEMORY_MAX: u64 = 512 << 20;
-/// Direct messages of the flooding peer that are on their way at once.
-const OUTSTANDING_MAX: usize = 64;
+/// Direct messages of the flooding peer that are on their way at once: no more than assentd takes at one time, so
+/// that each is a message and not noise.
+const OUTSTANDING_MAX: usize = 12;
 
 /// What a flooding peer does each time it may.
 type Flood = fn(&mut Flooder);
