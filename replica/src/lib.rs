@@ -20,7 +20,7 @@ mod snapshot;
 mod storage;
 mod voting;
 
-pub use assent_consensus::{Abstention, Evidence, SignedProposal, SignedVote};
+pub use assent_consensus::{Abstention, ConsensusMessage, Evidence, SignedProposal, SignedVote};
 pub use catchup::{Progress, Taking};
 pub use divergence::Divergence;
 pub use message::{
