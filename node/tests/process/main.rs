@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod assentd;
+mod equivocation;
 mod floods;
 mod registry;
 mod spy;
