@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use assent_proto::Height;
 use assent_tests::sim::byzantine::Behaviour;
 use assent_tests::sim::disk::{Rot, Unsynced};
-use assent_tests::sim::{Fault, Report, Sim, Weather, run_seed};
+use assent_tests::sim::soak::soak;
+use assent_tests::sim::{Fault, Founding, Random, Report, Sim, Weather, run_seed, workload};
 
 /// Each of them passes, and together they show what they ought to.
 #[test]
@@ -23,6 +24,7 @@ fn seeds_0_to_299_pass() {
     assert_eq!(sizes, [4, 7, 10].into());
     let most = |n| reports.iter().filter(|r| r.validators == n).map(|r| r.faults.len()).max();
     assert_eq!([most(4), most(7), most(10)], [Some(1), Some(2), Some(3)], "up to f of 3f + 1");
+    assert!(reports.iter().any(|r| r.set_changes > 0), "the validators changed");
     assert!(reports.iter().any(|r| r.restarted > 0), "somebody lost power");
     assert!(reports.iter().any(|r| r.stopped > 0), "somebody stopped because of a damaged disk");
     assert!(reports.iter().all(|r| r.permitted > 0 && r.denied > 0), "uses were permitted and denied");
@@ -33,7 +35,7 @@ fn seeds_0_to_299_pass() {
 }
 
 /// What has to happen in the workload of some seed.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 18] = [
     "Enrolled",
     "ItemRegistered",
     "Classified",
@@ -48,6 +50,10 @@ const KINDS: [&str; 14] = [
     "ErasureAttested",
     "ActivityRecorded",
     "OpeningReviewed",
+    "Proposed",
+    "Approved",
+    "Enacted",
+    "EquivocationReported",
 ];
 
 /// The reports of a stretch of seeds, run on all cores.
@@ -161,6 +167,73 @@ fn a_clock_that_is_wrong_costs_rounds_and_not_the_chain() {
         sim.run_until(600_000, "a clock that is ahead does not stop the chain", |sim| sim.all_final());
         sim.check_agreement();
     }
+}
+
+#[test]
+fn a_node_is_admitted_votes_and_the_set_changes_again_while_everyone_goes_on() {
+    for seed in 0..6 {
+        let founding = Founding::four();
+        let mut sim = Sim::found(seed, founding.clone(), Weather::FAIR);
+        sim.start_all();
+        let mut random = Random::new(seed);
+        workload::govern(&mut sim, &founding, &mut random, true, 100);
+        sim.run_until(600_000, "all motions are decided", |sim| sim.all_final());
+        sim.run_for(120_000);
+        sim.run_until(600_000, "all are at one height", |sim| sim.all_final());
+        assert_eq!(sim.watch.set_changes(), 2, "seed {seed}: two changes of the set took force");
+        sim.check_agreement();
+    }
+}
+
+/// What its second process signs is found by the others and put on the chain (R2).
+#[test]
+fn two_processes_with_one_key_are_found_and_told_on_chain() {
+    let mut told = 0;
+    for seed in 0..6 {
+        let mut sim = Sim::found(seed, Founding::four(), Weather { lost: 0, repeated: 0, way_ms: 60 });
+        sim.double(2);
+        sim.start_all();
+        for n in 0..12 {
+            let tx = sim.enrolment(&format!("person {n}"));
+            sim.submit_in(n * 500, tx);
+        }
+        sim.run_until(300_000, "all is final", |sim| sim.all_final());
+        told += sim.watch.kinds().contains("EquivocationReported") as u32;
+        sim.check_agreement();
+    }
+    assert!(told > 0, "no run put the contradiction on the chain");
+}
+
+/// A copy of the disk of some seconds ago, or none at all, comes back: it signs nothing that contradicts what the
+/// others remember of it, and votes again later.
+#[test]
+fn who_comes_back_with_an_old_or_an_empty_disk_contradicts_nothing_and_votes_again() {
+    for (seed, copies) in (0..10).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let mut sim = Sim::new(seed, Weather::FAIR);
+        let victim = sim.random.below(4) as usize;
+        if copies {
+            sim.copy_disk_in(1_000 + seed * 100, victim);
+        }
+        sim.replace_disk_in(3_000 + seed * 37, victim);
+        for n in 0..20 {
+            let tx = sim.enrolment(&format!("person {n}"));
+            sim.submit_in(n * 300, tx);
+        }
+        sim.run_until(300_000, "all is final, and it votes again", |sim| {
+            let back = sim.came_back.get(&victim).copied();
+            sim.all_final() && back.is_some_and(|height| sim.has_voted_above(victim, Height(height.0 + 12)))
+        });
+        sim.check_agreement();
+    }
+}
+
+/// An hour under constant load; `scripts/simulate.sh --hours 24` runs a day (memory is looked at there).
+#[test]
+#[ignore = "a minute of one core"]
+fn an_hour_under_constant_load_leaves_nothing_queued() {
+    let mut samples = Vec::new();
+    soak(1, 1, &mut |sample| samples.push(sample.clone())).unwrap();
+    assert!(samples.iter().all(|s| s.waiting < 50 && s.queued < 1_000), "{samples:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 
+use assent_tests::sim::soak::{Sample, soak};
 use assent_tests::sim::{Report, run_seed};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -27,6 +28,9 @@ struct Arguments {
     /// Prints a line for each seed.
     #[arg(long)]
     verbose: bool,
+    /// Instead of seeds: so many hours of virtual time under constant load, with what is in memory after each.
+    #[arg(long, conflicts_with_all = ["seeds", "jobs"])]
+    hours: Option<u64>,
 }
 
 /// Without a terminal a line tells the progress after so many seeds.
@@ -36,6 +40,9 @@ type Outcome = (u64, Result<Report, String>);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(hours) = arguments.hours {
+        return long_run(arguments.from, hours);
+    }
     let bar = progress(arguments.seeds);
     let (passed, failed) = run_all(&arguments, &bar);
     bar.finish_and_clear();
@@ -45,6 +52,37 @@ fn main() -> ExitCode {
     }
     println!("{passed} passed, {} failed", u64::from(failed.is_some()));
     if failed.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Prints one line for each hour.
+fn long_run(seed: u64, hours: u64) -> ExitCode {
+    println!(
+        "{:>5} {:>8} {:>8} {:>8} {:>8} {:>10}",
+        "hour", "height", "leaves", "waiting", "queued", "memory kB"
+    );
+    let result = soak(seed, hours, &mut |s| {
+        let memory = resident_kb().map_or("?".into(), |kb| kb.to_string());
+        let Sample { hour, height, leaves, waiting, queued, .. } = s;
+        println!("{hour:>5} {height:>8} {leaves:>8} {waiting:>8} {queued:>8} {memory:>10}");
+    });
+    match result {
+        Ok(()) => {
+            println!("{hours} hours passed");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            println!("failed: {why}");
+            println!("replay: scripts/simulate.sh --hours {hours} --from {seed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Memory that this process holds.
+fn resident_kb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 fn progress(seeds: u64) -> ProgressBar {

@@ -36,10 +36,16 @@ pub struct Machine {
     pub came_later: bool,
     /// Whether it has not been switched on for the first time.
     pub absent: bool,
+    /// Steps of its replicas.
+    pub steps: u64,
+    /// How often it was switched on.
+    pub life: u64,
     /// Until when it does nothing: it waits for its disk, or its process was stopped.
     pub busy_until: TimeMs,
     /// What becomes of its log's unsynced writes when its power goes.
     pub unsynced: Unsynced,
+    /// When its replica wants to be woken, by its own clock.
+    wake: Option<TimeMs>,
     /// The disk as it was copied some time ago.
     copy: Option<Disk>,
     key: SecretKey,
@@ -58,8 +64,11 @@ impl Machine {
             rotten: false,
             came_later: false,
             absent: false,
+            steps: 0,
+            life: 0,
             busy_until: TimeMs(0),
             unsynced: Unsynced::Lost,
+            wake: None,
             copy: None,
             key,
             power: Power::Off(Disk::default()),
@@ -125,8 +134,7 @@ impl Machine {
 
     /// When it has to be woken, by the simulation's clock.
     pub fn next_wake(&self) -> Option<TimeMs> {
-        let wake = self.replica()?.next_wake()?;
-        let wake = TimeMs(wake.0.saturating_add_signed(-self.ahead_ms));
+        let wake = TimeMs(self.wake?.0.saturating_add_signed(-self.ahead_ms));
         Some(wake.max(self.busy_until))
     }
 
@@ -182,11 +190,14 @@ impl Machine {
         let Power::On(replica) = &mut self.power else { return None };
         let outputs = replica.step(clock, input);
         self.busy_until = self.busy_until.max(now.plus(replica.storage().take_spent()));
+        self.wake = replica.next_wake();
+        self.steps += 1;
         Some(outputs)
     }
 
     /// Takes the power away; says whether it was on.
     pub fn stop(&mut self, random: &mut Random) -> bool {
+        self.wake = None;
         match std::mem::replace(&mut self.power, Power::Gone) {
             Power::On(replica) => {
                 self.power = Power::Off(replica.into_storage().after_power_cut(self.unsynced, random));
@@ -202,6 +213,7 @@ impl Machine {
 
     /// A liar's replica stopped itself; it stays away.
     pub fn discard(&mut self) {
+        self.wake = None;
         self.power = Power::Gone;
     }
 
@@ -215,10 +227,12 @@ impl Machine {
             }
         };
         let kept = disk.clone();
+        self.life += 1;
         let opened = Replica::open(self.clock(now), genesis.clone(), Some(self.key.clone()), disk);
         Some(match opened {
             Ok((mut replica, outputs)) => {
                 self.busy_until = now.plus(replica.storage().take_spent());
+                self.wake = replica.next_wake();
                 self.power = Power::On(Box::new(replica));
                 Ok(outputs)
             }

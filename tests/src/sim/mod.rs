@@ -14,6 +14,7 @@ pub mod machine;
 pub mod network;
 pub mod plan;
 pub mod run;
+pub mod soak;
 pub mod workload;
 
 use std::sync::LazyLock;

@@ -31,6 +31,8 @@ pub enum Kind {
     Cut,
     /// What is sent comes at the end, all at once.
     Clogged,
+    /// Precommits are lost: blocks are locked on and not decided.
+    NoPrecommits,
 }
 
 /// Links out of order for a while. One-way: a partition has one for each direction that it cuts.
@@ -71,13 +73,22 @@ impl Network {
     }
 
     /// After how many ms each copy of a message arrives; none if it is lost.
-    pub fn ways(&self, now: TimeMs, from: usize, to: usize, random: &mut Random) -> Vec<u64> {
+    pub fn ways(
+        &self,
+        now: TimeMs,
+        from: usize,
+        to: usize,
+        precommit: bool,
+        random: &mut Random,
+    ) -> Vec<u64> {
         let Weather { lost, repeated, way_ms } = self.weather;
         let mut held = 0;
         for t in &self.troubles {
             if now < t.until && t.from.contains(&from) && t.to.contains(&to) {
                 match t.kind {
                     Kind::Cut => return Vec::new(),
+                    Kind::NoPrecommits if precommit => return Vec::new(),
+                    Kind::NoPrecommits => {}
                     Kind::Clogged => held = held.max(t.until.0 - now.0),
                 }
             }

@@ -14,10 +14,7 @@ use super::{Founding, Random, Sim, Weather, workload};
 /// After this much virtual time from the healing everything must be final everywhere, ms.
 pub const HEALED_BOUND_MS: u64 = 120_000;
 /// Least and most time in which things go wrong, ms.
-const FAULTS_MS: (u64, u64) = (4_000, 10_000);
-
-/// Whether unsynced writes of the vote log may be torn.
-const TEARS: bool = false;
+const FAULTS_MS: (u64, u64) = (3_000, 8_000);
 
 /// What one of the f validators does, or suffers, that the protocol allows for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +90,7 @@ fn run(seed: u64) -> Result<Report, String> {
     let mut work = workload::draw(&workload_of, &mut random, faults_ms);
     sim.watch.expect(&work);
     links(&mut sim, n, faults_ms, &mut random);
-    power(&mut sim, &faults, faults_ms, &mut random);
+    power(&mut sim, faults_ms, &mut random);
     clocks(&mut sim, n, faults_ms, &mut random);
     pauses(&mut sim, n, faults_ms, &mut random);
     sim.heal_in(faults_ms);
@@ -178,7 +175,7 @@ fn links(sim: &mut Sim, n: usize, faults_ms: u64, random: &mut Random) {
     for _ in 0..random.below(4) {
         let (at, lasts) = (random.below(faults_ms), 300 + random.below(4_000));
         let until = sim.now.plus(at + lasts);
-        let kind = if random.chance(300) { Kind::Clogged } else { Kind::Cut };
+        let kind = random.pick(&[Kind::Cut, Kind::Cut, Kind::Clogged, Kind::NoPrecommits]);
         let (from, to): (BTreeSet<_>, BTreeSet<_>) = (0..n).partition(|_| random.chance(400));
         if random.chance(500) {
             let back = Trouble { kind, from: to.clone(), to: from.clone(), until };
@@ -188,20 +185,12 @@ fn links(sim: &mut Sim, n: usize, faults_ms: u64, random: &mut Random) {
     }
 }
 
-/// Power that goes at some write, of one machine after the other or of all at once. A torn log makes a
-/// validator abstain for the height, which counts as a fault of its own: one at most, and no liar beside it.
-fn power(sim: &mut Sim, faults: &[(usize, Fault)], faults_ms: u64, random: &mut Random) {
-    let n = sim.machines();
-    let torn = TEARS && faults.is_empty() && random.chance(300);
-    let victim = random.below(n as u64) as usize;
-    let correct = sim.correct();
+/// Power that goes at some write, of one machine after the other or of all at once, and then the vote logs of
+/// all of them may be torn.
+fn power(sim: &mut Sim, faults_ms: u64, random: &mut Random) {
     let all_at = random.chance(80).then(|| random.below(faults_ms));
-    for at in correct {
-        let unsynced = match random.below(2) {
-            _ if torn && at == victim => Unsynced::Torn,
-            0 => Unsynced::Lost,
-            _ => Unsynced::Some,
-        };
+    for at in sim.correct() {
+        let unsynced = random.pick(&[Unsynced::Lost, Unsynced::Some, Unsynced::Torn]);
         for _ in 0..random.below(3).saturating_sub(1) {
             let ms = random.below(faults_ms);
             sim.cut_power_in(ms, at, random.below(40), unsynced);

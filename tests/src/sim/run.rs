@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use assent_consensus::Evidence;
+use assent_consensus::{ConsensusMessage, Evidence};
 use assent_genesis::Genesis;
 use assent_ledger::State;
 use assent_ledger::testing::secret;
@@ -11,6 +11,7 @@ use assent_proto::envelope::{Envelope, verify};
 use assent_proto::field::Message;
 use assent_proto::keys::Algorithm;
 use assent_proto::transaction::Enrol;
+use assent_proto::validators::VoteKind;
 use assent_proto::{
     Action, Address, Author, Body, BodyId, CommitCertificate, Hash, Height, MisconductId, SecretKey, TimeMs,
     VerifiedTx,
@@ -32,6 +33,8 @@ const CLIENT_LOOKS_MS: u64 = 300;
 const CLIENT_PATIENCE_MS: u64 = 3_000;
 /// Who stopped because of a damaged disk comes back with an empty one after so long, ms.
 const REPAIR_MS: u64 = 1_500;
+/// Whether a machine abstains is looked at after so many of its steps.
+const LOOKS_EVERY: u64 = 8;
 /// A node that came later tries its connections so often, ms.
 const KNOCK_MS: u64 = 500;
 /// Contradictions that are reported in a run.
@@ -45,6 +48,8 @@ enum Event {
         from: usize,
         to: usize,
         bytes: Bytes,
+        /// What is said to one goes over a connection, which ends with the process that it was made with.
+        life: Option<u64>,
     },
     /// What the network or the node's own doors tell a machine that did nothing when it happened.
     Tell {
@@ -240,6 +245,11 @@ impl Sim {
         self.employ(vec![Step { what: What::Signed(tx), needs: Vec::new(), at_ms: ms }]);
     }
 
+    /// Something comes in over a machine's own door, if it is on then.
+    pub fn hand_in(&mut self, ms: u64, at: usize, input: Input) {
+        self.after(ms, Event::Tell { to: at, input });
+    }
+
     /// Cuts a machine's power at some write from then on.
     pub fn cut_power_in(&mut self, ms: u64, at: usize, writes: u64, unsynced: Unsynced) {
         self.after(ms, Event::CutPower { at, writes, unsynced });
@@ -378,6 +388,11 @@ impl Sim {
         self.machines.len()
     }
 
+    /// Messages on their way, and other events to come.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The machines that do not lie.
     pub fn correct(&self) -> Vec<usize> {
         let there = |at: &usize| self.machines[*at].liar.is_none() && !self.machines[*at].absent;
@@ -477,7 +492,8 @@ impl Sim {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Deliver { from, to, bytes } => self.deliver(from, to, &bytes),
+            Event::Deliver { to, life, .. } if life.is_some_and(|l| l != self.machines[to].life) => {}
+            Event::Deliver { from, to, bytes, .. } => self.deliver(from, to, &bytes),
             Event::Tell { to, input } => self.step(to, input),
             Event::Client(step) => self.client(step),
             Event::CutPower { at, writes, unsynced } => {
@@ -631,6 +647,10 @@ impl Sim {
     /// Whoever remembers all that it signed has no reason to abstain.
     fn must_vote(&mut self, at: usize) {
         let machine = &self.machines[at];
+        // Who abstains does so for a height: it is enough to look now and then.
+        if machine.steps % LOOKS_EVERY != 0 {
+            return;
+        }
         let abstains = machine.replica().and_then(|r| r.status().abstaining);
         if let Some(why) = abstains.filter(|_| machine.is_sound()) {
             self.watch.violated(format!("machine {at} abstains with a disk that lost nothing: {why}"));
@@ -642,10 +662,11 @@ impl Sim {
         let letters = liar.speak(outputs, self.machines[at].replica(), &mut self.random);
         self.machines[at].liar = Some(liar);
         for (to, bytes) in letters {
-            if let Ok(message) = PeerMessage::decode(&bytes) {
-                self.watch.overhears(&self.addresses[at], &message);
+            let message = PeerMessage::decode(&bytes);
+            if let Ok(message) = &message {
+                self.watch.overhears(&self.addresses[at], message);
             }
-            self.send(at, to, &bytes);
+            self.send(at, to, &bytes, None, message.as_ref().is_ok_and(is_precommit));
         }
     }
 
@@ -653,9 +674,9 @@ impl Sim {
         match output {
             Output::Broadcast(message) => {
                 self.hold_to(at, &message);
-                let bytes = message.encode();
+                let (bytes, precommit) = (message.encode(), is_precommit(&message));
                 for to in (0..self.machines.len()).filter(|to| *to != at) {
-                    self.send(at, to, &bytes);
+                    self.send(at, to, &bytes, None, precommit);
                 }
             }
             Output::Send { to, message } => {
@@ -666,7 +687,10 @@ impl Sim {
                 if to.is_empty() {
                     self.watch.violated(format!("machine {at} speaks to a stranger"));
                 }
-                to.into_iter().filter(|to| *to != at).for_each(|to| self.send(at, to, &bytes));
+                for to in to.into_iter().filter(|to| *to != at) {
+                    let life = Some(self.machines[to].life);
+                    self.send(at, to, &bytes, life, false);
+                }
             }
             Output::Committed(commit, state) => {
                 self.note(b'f', at, &commit.block_id().0.0);
@@ -704,7 +728,7 @@ impl Sim {
 
     fn hold_to(&mut self, at: usize, message: &PeerMessage) {
         let address = self.addresses[at];
-        if self.machines[at].is_sound() {
+        if self.machines[at].liar.is_none() && !self.machines[at].twin {
             self.watch.says(&address, message);
         } else {
             self.watch.overhears(&address, message);
@@ -712,10 +736,10 @@ impl Sim {
     }
 
     /// What a machine says leaves it when its disk is done.
-    fn send(&mut self, from: usize, to: usize, bytes: &Bytes) {
+    fn send(&mut self, from: usize, to: usize, bytes: &Bytes, life: Option<u64>, precommit: bool) {
         let held = self.machines[from].busy_until.0.saturating_sub(self.now.0);
-        for ms in self.network.ways(self.now, from, to, &mut self.random) {
-            self.after(held + ms, Event::Deliver { from, to, bytes: bytes.clone() });
+        for ms in self.network.ways(self.now, from, to, precommit, &mut self.random) {
+            self.after(held + ms, Event::Deliver { from, to, bytes: bytes.clone(), life });
         }
     }
 
@@ -833,4 +857,9 @@ impl Sim {
 /// Whether a fault is what a damaged disk has to lead to.
 fn stops_for_damage(fault: &Fault) -> bool {
     matches!(fault, Fault::Storage(_) | Fault::DamagedState { .. } | Fault::DamagedBlock { .. })
+}
+
+fn is_precommit(message: &PeerMessage) -> bool {
+    let PeerMessage::Consensus(ConsensusMessage::Vote(vote)) = message else { return false };
+    vote.kind == VoteKind::Precommit
 }

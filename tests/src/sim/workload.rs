@@ -162,13 +162,7 @@ fn scene(founding: &Founding) -> Scene {
     let genesis = &founding.genesis;
     let mut world = World::found(genesis.hash(), genesis.time(), genesis.leaves());
     world.wait(SIGNED_AT_MS);
-    let four = Four {
-        bureau: founding.operator("bureau"),
-        hospital_a: founding.operator("hospital-a"),
-        hospital_b: founding.operator("hospital-b"),
-        insurer: founding.operator("insurer"),
-    };
-    let mut scene = Scene::in_world(world, four);
+    let mut scene = Scene::in_world(world, founding.four_operators());
     scene.settle();
     scene
 }
@@ -405,6 +399,16 @@ fn pass_time(sim: &mut Sim, name: &str, needs: &[BodyId]) -> Vec<BodyId> {
 }
 
 impl Founding {
+    /// Who acts for the four.
+    pub fn four_operators(&self) -> Four {
+        Four {
+            bureau: self.operator("bureau"),
+            hospital_a: self.operator("hospital-a"),
+            hospital_b: self.operator("hospital-b"),
+            insurer: self.operator("insurer"),
+        }
+    }
+
     /// Who acts for an institution.
     pub fn operator(&self, slug: &str) -> Party {
         let mut entries = self.genesis.institutions().iter().zip(&self.operators);
