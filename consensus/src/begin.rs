@@ -106,9 +106,9 @@ impl Consensus {
     fn forgotten(&self, entries: &[Entry], floor: Option<Floor>) -> Option<Abstention> {
         let Hands { height, me, heard, .. } = &self.hands;
         let own = self.own_intents(entries);
-        let reached = own.iter().map(|i| i.round).max();
+        let reached = own.iter().map(|i| (*height, i.round, heard::step_of(i.what))).max();
         let above = |floor: &Floor| {
-            floor.height > *height || floor.height == *height && reached.is_none_or(|r| r < floor.round)
+            floor.height >= *height && reached.is_none_or(|r| r < (floor.height, floor.round, floor.step))
         };
         let newest = heard.newest(me).map(Floor::of);
         if let Some(floor) = floor.max(newest).filter(above) {

@@ -11,7 +11,7 @@ use crate::context::{Roster, Who};
 use crate::log::What;
 use crate::message::{ConsensusMessage, SignedProposal};
 use crate::signing::what;
-use crate::{Evidence, Floor, Refusal};
+use crate::{Evidence, Floor, FloorStep, Refusal};
 
 /// How many heights above the present one are kept.
 const HEIGHTS_MAX: u64 = 4;
@@ -167,11 +167,11 @@ impl Heard {
 
     fn renew(&mut self, who: Address, message: ConsensusMessage) {
         match self.newest.get(&who) {
-            Some(before) if rank(before) >= rank(&message) => {}
+            Some(before) if Floor::of(before) >= Floor::of(&message) => {}
             _ => drop(self.newest.insert(who, message)),
         }
         if self.newest.len() > NEWEST_MAX {
-            let oldest = self.newest.iter().min_by_key(|(_, m)| rank(m)).map(|(who, _)| *who);
+            let oldest = self.newest.iter().min_by_key(|(_, m)| Floor::of(m)).map(|(who, _)| *who);
             self.newest.remove(&oldest.expect("there are more than none"));
         }
     }
@@ -180,7 +180,8 @@ impl Heard {
 impl Floor {
     /// Where a statement stands.
     pub fn of(message: &ConsensusMessage) -> Self {
-        Floor { height: message.height(), round: message.round() }
+        let step = place(message).map_or(FloorStep::Proposal, |(_, what, _)| step_of(what));
+        Floor { height: message.height(), round: message.round(), step }
     }
 }
 
@@ -202,14 +203,13 @@ pub(crate) fn holds(genesis: &GenesisHash, key: &PublicKey, message: &ConsensusM
     }
 }
 
-/// A validator's steps in their order.
-fn rank(message: &ConsensusMessage) -> (Height, u32, u8) {
-    let step = match place(message).map(|p| p.1) {
-        Some(What::Precommit) => 2,
-        Some(What::Prevote) => 1,
-        Some(What::Proposal) | None => 0,
-    };
-    (message.height(), message.round(), step)
+/// Where a kind of statement stands in a round.
+pub(crate) fn step_of(what: What) -> FloorStep {
+    match what {
+        What::Proposal => FloorStep::Proposal,
+        What::Prevote => FloorStep::Prevote,
+        What::Precommit => FloorStep::Precommit,
+    }
 }
 
 /// Two statements for one place that an honest validator does not both make.
@@ -266,10 +266,7 @@ mod tests {
             assert!(heard.newest.len() <= NEWEST_MAX && heard.said.len() <= 3);
         }
         let newest = |n| heard.newest.get(&place(&vote(n, 1, 0)).unwrap().2).map(Floor::of);
-        assert_eq!(
-            newest(many - 1),
-            Some(Floor { height: Height(1 + u64::from((many - 1) / 100)), round: 0 })
-        );
+        assert_eq!(newest(many - 1).map(|f| f.height), Some(Height(1 + u64::from((many - 1) / 100))));
         assert_eq!(newest(0), None);
     }
 

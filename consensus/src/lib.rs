@@ -55,7 +55,7 @@ pub use message::{ConsensusMessage, Polka, SignedProposal, SignedVote, SkipRound
 use pace::Pace;
 use signing::Signer;
 pub use timers::Timeouts;
-pub use types::{Abstention, Evidence, Fault, Floor, Input, Output, Refusal, Turns};
+pub use types::{Abstention, Evidence, Fault, Floor, FloorStep, Input, Output, Refusal, Turns};
 
 /// A validator's part in consensus, or an observer's.
 pub struct Consensus {

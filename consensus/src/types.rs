@@ -21,6 +21,19 @@ pub struct Floor {
     pub height: Height,
     /// Its round.
     pub round: u32,
+    /// What it was, in the order in which a round goes.
+    pub step: FloorStep,
+}
+
+/// The steps of a round, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FloorStep {
+    /// The proposal.
+    Proposal,
+    /// The first vote.
+    Prevote,
+    /// The second vote.
+    Precommit,
 }
 
 /// What may happen to a validator.

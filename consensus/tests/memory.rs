@@ -415,7 +415,11 @@ fn what_is_read_back_is_made_durable_before_it_is_relied_on() {
 // ---- what others remember
 
 fn floor(height: u64, round: u32) -> Option<Floor> {
-    Some(Floor { height: Height(height), round })
+    floor_at(height, round, FloorStep::Prevote)
+}
+
+fn floor_at(height: u64, round: u32, step: FloorStep) -> Option<Floor> {
+    Some(Floor { height: Height(height), round, step })
 }
 
 #[test]
@@ -424,7 +428,9 @@ fn below_the_floor_nothing_is_signed() {
     let life = record(&s);
     let held = life.log.all();
     let reached = life.node.newest_statement(&s.chain.address(0)).unwrap().round;
-    let cases: [(&[u8], Option<Floor>, bool); 8] = [
+    let before_last = frame_ends(&held).into_iter().rfind(|end| *end < life.said.last().unwrap().0).unwrap();
+    let cut = &held[..before_last];
+    let cases: [(&[u8], Option<Floor>, bool); 11] = [
         (b"", None, false),
         (b"", floor(0, 9), false),
         (b"", floor(1, 0), true),
@@ -433,6 +439,10 @@ fn below_the_floor_nothing_is_signed() {
         (&held, floor(1, reached), false),
         (&held, floor(1, reached + 1), true),
         (&held, floor(2, 0), true),
+        // The precommit of the last round is cut off, at the end of a frame.
+        (&held, floor_at(1, reached, FloorStep::Precommit), false),
+        (cut, floor_at(1, reached, FloorStep::Prevote), false),
+        (cut, floor_at(1, reached, FloorStep::Precommit), true),
     ];
     for (bytes, floor, abstains) in cases {
         let mark = Height(u64::from(!bytes.is_empty()));
@@ -535,7 +545,8 @@ fn peers_can_say_what_they_have_seen_of_others() {
     };
     assert_eq!(newest(&mut life, Prevote, 3, 2, true), floor(3, 2));
     assert_eq!(newest(&mut life, Precommit, 3, 1, true), floor(3, 2), "older");
-    assert_eq!(newest(&mut life, Precommit, 4, 0, false), floor(3, 2), "not signed");
+    assert_eq!(newest(&mut life, Precommit, 3, 2, true), floor_at(3, 2, FloorStep::Precommit));
+    assert_eq!(newest(&mut life, Precommit, 4, 0, false), floor_at(3, 2, FloorStep::Precommit), "not signed");
     assert_eq!(newest(&mut life, Prevote, 4, 0, true), floor(4, 0));
     let proof = life.node.newest_message(&s.chain.address(who)).unwrap();
     assert_eq!(Floor::of(proof), floor(4, 0).unwrap());
