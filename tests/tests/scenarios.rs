@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // the helpers of a test fail as the test does
 
-use assent_consensus::{ConsensusMessage, SignedProposal};
+use assent_consensus::{ConsensusMessage, SignedProposal, SignedVote};
 use assent_proto::envelope::verify;
 use assent_proto::field::Message;
 use assent_proto::validators::{VoteKind, vote_message};
@@ -169,10 +169,15 @@ fn what_a_quorum_certified_and_we_compute_otherwise_stops_us_and_names_both() {
     let mut block = Block::decode(&blocks[0].0).unwrap();
     let ours = std::mem::replace(&mut block.header.state_root, Hash([9; 32]));
     let wrong = vec![(block.encode(), certify(&sim, &block.header, 3))];
-    let fault = hear(&mut replica, &sim, first, PeerMessage::Blocks(wrong)).expect_err("diverged");
-    let certified = Hash([9; 32]);
-    assert_eq!(fault, Fault::Diverged { height: Height(1), what: "state root", ours, certified });
-    assert!(fault.to_string().contains("height 1") && fault.to_string().contains(&ours.to_string()));
+    let outputs = hear(&mut replica, &sim, first, PeerMessage::Blocks(wrong)).unwrap();
+    let asks = |o: &Output| matches!(o, Output::Send { message: PeerMessage::AskOutcome { .. }, .. });
+    assert!(!outputs.is_empty() && outputs.iter().all(asks), "it says nothing else any more: {outputs:?}");
+    let when = replica.next_wake().expect("it waits for answers so long");
+    let fault = replica.step(when, Input::Wake).expect_err("diverged");
+    let told = fault.to_string();
+    let names = |what: &str| assert!(told.contains(what), "{what}: {told}");
+    assert!(matches!(fault, Fault::Explained(_)), "{told}");
+    ["height 1", "state root", &ours.to_string(), &Hash([9; 32]).to_string()].into_iter().for_each(names);
 }
 
 #[test]
@@ -239,6 +244,16 @@ fn what_came_over_the_own_door_is_passed_on_once_and_nothing_else() {
     assert_eq!(b.status().pool_transactions, 1);
 }
 
+/// A validator that was just started and is connected to all others.
+fn asking(sim: &Sim, at: usize, disk: Disk) -> (Replica<Disk>, Vec<Output>) {
+    let (mut replica, mut outputs) =
+        Replica::open(sim.now, sim.genesis.clone(), Some(sim.keys[at].clone()), disk).unwrap();
+    for peer in (0..4).filter(|p| *p != at) {
+        outputs.extend(replica.step(sim.now, Input::PeerUp(sim.addresses[peer])).unwrap());
+    }
+    (replica, outputs)
+}
+
 /// The proposer of block 1, another validator, and the proposer's proposal with its parts.
 struct Proposed {
     sim: Sim,
@@ -254,12 +269,11 @@ const VOTER: usize = 2;
 fn proposed() -> Proposed {
     let sim = Sim::new(1, Weather::FAIR);
     let open = |i: usize| {
-        let mut opened =
-            Replica::open(sim.now, sim.genesis.clone(), Some(sim.keys[i].clone()), Disk::default()).unwrap();
+        let (mut replica, mut outputs) = asking(&sim, i, Disk::default());
         for peer in (0..4).filter(|p| *p != i) {
-            opened.1.extend(opened.0.step(sim.now, Input::PeerUp(sim.addresses[peer])).unwrap());
+            outputs.extend(hear(&mut replica, &sim, peer, PeerMessage::Votes(None)).unwrap());
         }
-        opened
+        (replica, outputs)
     };
     let ((proposer, outputs), (voter, _)) = (open(PROPOSER), open(VOTER));
     let proposal = outputs.iter().find_map(|o| match o {
@@ -405,6 +419,127 @@ fn a_transaction_that_is_not_valid_makes_its_block_invalid() {
         p.hear_proposal();
         assert_eq!(prevote(&p.hear_parts()), Some(None), "{what}");
     }
+}
+
+/// What was signed among the outputs.
+fn signed(outputs: &[Output]) -> Vec<&ConsensusMessage> {
+    let message = |o: &'_ Output| matches!(o, Output::Broadcast(PeerMessage::Consensus(_)));
+    let told = outputs.iter().filter(|o| message(o)).filter_map(|o| match o {
+        Output::Broadcast(PeerMessage::Consensus(m)) => Some(m),
+        _ => None,
+    });
+    told.collect()
+}
+
+fn prevote_of(sim: &Sim, at: usize, height: u64, round: u32) -> ConsensusMessage {
+    let (kind, block, validator) = (VoteKind::Prevote, Some(BlockId(Hash([8; 32]))), sim.addresses[at]);
+    let genesis = sim.genesis.hash();
+    let message = vote_message(&genesis, kind, Height(height), round, block.as_ref(), &validator);
+    let signature = sim.keys[at].sign(&message.0);
+    ConsensusMessage::Vote(SignedVote { kind, height: Height(height), round, block, validator, signature })
+}
+
+#[test]
+fn after_a_start_nothing_is_signed_before_a_quorum_has_told_what_it_has_seen() {
+    let sim = Sim::new(1, Weather::FAIR);
+    let (mut replica, outputs) = asking(&sim, PROPOSER, Disk::default());
+    let asks = |o: &Output| matches!(o, Output::Send { message: PeerMessage::AskVotes, .. });
+    assert_eq!(outputs.iter().filter(|o| asks(o)).count(), 3, "each is asked once");
+    assert!(signed(&outputs).is_empty() && replica.status().inquiring);
+    let answer = |message: Option<ConsensusMessage>| PeerMessage::Votes(message.map(Box::new));
+    // One that shows what is not ours is blamed, and is no answer; one that answers twice answers once.
+    let outputs = hear(&mut replica, &sim, 0, answer(Some(prevote_of(&sim, 2, 9, 0)))).unwrap();
+    assert_eq!(blamed(&sim, &outputs), [0]);
+    for _ in 0..2 {
+        let outputs = hear(&mut replica, &sim, 2, answer(None)).unwrap();
+        assert!(signed(&outputs).is_empty() && replica.status().inquiring);
+    }
+    let outputs = hear(&mut replica, &sim, 3, answer(None)).unwrap();
+    assert!(!signed(&outputs).is_empty() && !replica.status().inquiring, "three of four are a quorum");
+}
+
+#[test]
+fn who_does_not_answer_for_our_votes_is_asked_again() {
+    let sim = Sim::new(1, Weather::FAIR);
+    let (mut replica, _) = asking(&sim, PROPOSER, Disk::default());
+    let (mut now, mut again) = (sim.now, Vec::new());
+    loop {
+        now = replica.next_wake().unwrap().max(now.plus(1));
+        if now > sim.now.plus(1_200) {
+            break;
+        }
+        again.extend(replica.step(now, Input::Wake).unwrap());
+    }
+    let asked = again.iter().filter(|o| matches!(o, Output::Send { message: PeerMessage::AskVotes, .. }));
+    assert_eq!(asked.count(), 6, "twice in the second that follows");
+    assert!(signed(&again).is_empty());
+}
+
+#[test]
+fn a_vote_of_ours_that_we_do_not_remember_keeps_us_from_signing_until_it_is_past() {
+    let (sim, blocks) = chain();
+    let height = blocks.len() as u64;
+    let (mut replica, _) = asking(&sim, 3, sim_disk(&sim));
+    let remembered = PeerMessage::Votes(Some(Box::new(prevote_of(&sim, 3, height + 1, 2))));
+    let mut outputs = hear(&mut replica, &sim, 0, remembered).unwrap();
+    outputs.extend(hear(&mut replica, &sim, 1, PeerMessage::Votes(None)).unwrap());
+    let tx = sim.enrolment("one more");
+    outputs.extend(replica.step(sim.now, Input::Transactions { txs: vec![tx], gossip: true }).unwrap());
+    assert!(signed(&outputs).is_empty(), "{outputs:?}");
+    let floor = assent_consensus::Floor::of(&prevote_of(&sim, 3, height + 1, 2));
+    assert_eq!(replica.status().abstaining, Some(assent_consensus::Abstention::Floor(floor)));
+}
+
+#[test]
+fn what_a_validator_was_heard_to_say_last_is_told_to_it_after_its_start() {
+    let mut p = proposed();
+    p.hear_proposal();
+    let outputs = p.voter_hears(PeerMessage::AskVotes);
+    let told = outputs.iter().find_map(|o| match o {
+        Output::Send { to, message: PeerMessage::Votes(m) } if *to == p.sim.addresses[PROPOSER] => m.clone(),
+        _ => None,
+    });
+    assert_eq!(told, Some(Box::new(ConsensusMessage::Proposal(p.proposal.clone()))));
+}
+
+#[test]
+fn who_votes_alone_asks_nobody() {
+    let made = assent_genesis::testing::devnet(1, 1);
+    let key = made.nodes[0].consensus.clone();
+    let now = made.genesis.time().plus(60_000);
+    let (replica, _) = Replica::open(now, made.genesis, Some(key), Disk::default()).unwrap();
+    let status = replica.status();
+    assert!(!status.inquiring && status.voting && !status.waiting_for_quorum);
+    assert_eq!(status.height, Height(1), "the first heartbeat");
+}
+
+#[test]
+fn the_status_says_who_is_missing() {
+    let sim = Sim::new(1, Weather::FAIR);
+    let (mut replica, _) = asking(&sim, 0, Disk::default());
+    let seen = |r: &Replica<Disk>| {
+        let s = r.status();
+        (s.connected, s.validators, s.voting, s.waiting_for_quorum)
+    };
+    assert_eq!(seen(&replica), (3, 4, true, false));
+    replica.step(sim.now, Input::PeerDown(sim.addresses[1])).unwrap();
+    assert_eq!(seen(&replica), (2, 4, true, false));
+    replica.step(sim.now, Input::PeerDown(sim.addresses[2])).unwrap();
+    assert_eq!(seen(&replica), (1, 4, true, true));
+    let (observer, _) = Replica::open(sim.now, sim.genesis.clone(), None, Disk::default()).unwrap();
+    assert_eq!(seen(&observer), (0, 4, false, true));
+}
+
+#[test]
+fn a_contradiction_is_told_once() {
+    let mut p = proposed();
+    p.hear_proposal();
+    let told = |outputs: &[Output]| outputs.iter().filter(|o| matches!(o, Output::Equivocation(_))).count();
+    p.lie(|b| b.header.time = b.header.time.plus(1));
+    let outputs = p.hear_proposal();
+    assert_eq!((told(&outputs), blamed(&p.sim, &outputs)), (1, vec![PROPOSER]));
+    p.lie(|b| b.header.time = b.header.time.plus(1));
+    assert_eq!(told(&p.hear_proposal()), 0, "a third says nothing new");
 }
 
 #[test]
