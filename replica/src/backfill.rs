@@ -21,7 +21,7 @@ use crate::replica::{Fault, Output, Replica};
 use crate::storage::{Gap, Past, Storage};
 
 /// Between two questions, ms.
-const PACE_MS: u64 = 100;
+const PACE_MS: u64 = 50;
 /// How long an answer may take, and how long until it is tried again when nobody had one, ms.
 const ANSWER_MS: u64 = 5_000;
 const AGAIN_MS: u64 = 2_000;
@@ -166,20 +166,15 @@ impl<S: Storage> Replica<S> {
             };
             let of = all.len();
             let size = |e: &Event| e.links.len() * 84 + 256;
-            let fits = |e: &Event| {
+            let fit = all.iter().skip(first).take_while(|e| {
                 bytes += size(e);
                 bytes <= CATCH_UP_BYTES_MAX
-            };
-            let mut events: Vec<_> = all
-                .iter()
-                .skip(first)
-                .take_while({
-                    let mut fits = fits;
-                    move |e| fits(e)
-                })
-                .cloned()
-                .collect();
-            if events.is_empty() && first < of && blocks.is_empty() {
+            });
+            let mut events: Vec<_> = fit.cloned().collect();
+            if events.is_empty() && first < of {
+                if !blocks.is_empty() {
+                    break;
+                }
                 events.extend(all.get(first).cloned());
             }
             let whole = first + events.len() >= of;
@@ -202,8 +197,11 @@ impl<S: Storage> Replica<S> {
         if let Some(late) = self.backfill.asked.take_if(|a| a.until <= self.now) {
             self.catch_up.stalled(&late.peer, self.now);
         }
-        let busy = self.backfill.asked.is_some() || self.now < self.backfill.due;
-        if busy || self.catch_up.asking() || self.snapshots.is_taking() {
+        if self.backfill.asked.is_some() || self.now < self.backfill.due {
+            return Ok(());
+        }
+        if self.catch_up.asking() || self.snapshots.is_taking() {
+            self.backfill.due = self.now.plus(AGAIN_MS);
             return Ok(());
         }
         self.backfill.due = self.now.plus(PACE_MS);
@@ -341,6 +339,7 @@ impl<S: Storage> Replica<S> {
     pub(crate) fn events_heard(&mut self, from: Address, blocks: Vec<BlockEvents>) -> Result<(), Fault> {
         let asked = self.backfill.asked.as_ref().is_some_and(|a| a.peer == from && a.what == What::Events);
         if !asked {
+            self.unasked_for(from);
             return Ok(());
         }
         self.backfill.asked = None;

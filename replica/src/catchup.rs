@@ -352,7 +352,7 @@ impl CatchUp {
     ) -> Answer {
         let first = blocks.first().map(|(_, c)| c.height);
         let open = self.asked.iter().find(|(_, a)| a.peer == *peer).map(|(from, a)| (*from, a.to));
-        let Some((from, to)) = open else { return self.unasked(now, peer) };
+        let Some((from, to)) = open else { return self.late(now, peer, first) };
         let p = self.peers.get_mut(peer).expect("it was asked");
         match first {
             None => {
@@ -361,7 +361,7 @@ impl CatchUp {
                 self.asked.remove(&from);
                 return Answer::Ignored;
             }
-            Some(first) if first != from && p.past.contains(&first) => return self.unasked(now, peer),
+            Some(other) if other != from && p.past.contains(&other) => return self.late(now, peer, first),
             Some(first) if first != from => return Answer::Lie("it sent other blocks than those asked for"),
             Some(_) => {}
         }
@@ -373,6 +373,7 @@ impl CatchUp {
             return Answer::Lie("it sent blocks with gaps between them");
         }
         self.asked.remove(&from);
+        p.past.retain(|h| *h != from);
         self.answered(peer);
         for (bytes, certificate) in blocks {
             let height = certificate.height;
@@ -407,6 +408,16 @@ impl CatchUp {
             self.weigh();
         }
         self.asked.retain(|_, a| a.to >= next);
+    }
+
+    /// An answer to a question that was given up is excused once.
+    fn late(&mut self, now: TimeMs, peer: &Address, first: Option<Height>) -> Answer {
+        let past = self.peers.get_mut(peer).map(|p| &mut p.past);
+        let known = past.and_then(|past| {
+            let at = past.iter().position(|h| first.is_none_or(|first| *h == first))?;
+            past.remove(at)
+        });
+        if known.is_some() { Answer::Ignored } else { self.unasked(now, peer) }
     }
 
     /// An answer that nobody waits for: some come late or twice, many are an attack.
@@ -558,6 +569,13 @@ impl<S: Storage> Replica<S> {
             self.blame(from, what);
         }
         Ok(())
+    }
+
+    /// A peer sent an answer that was not asked for.
+    pub(crate) fn unasked_for(&mut self, from: Address) {
+        if let Answer::Lie(what) = self.catch_up.unasked(self.now, &from) {
+            self.blame(from, what);
+        }
     }
 
     /// Verifies and executes the next block, if it is here. Says whether there was one.

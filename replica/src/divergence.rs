@@ -207,6 +207,13 @@ impl<S: Storage> Replica<S> {
             Input::PeerDown(peer) => {
                 case.silent.remove(&peer);
             }
+            Input::Transactions { txs, .. } => {
+                let refused = |tx: &assent_proto::VerifiedTx| Output::Refused {
+                    body: tx.body_id(),
+                    reason: assent_proto::Invalid::Busy,
+                };
+                self.out.extend(txs.iter().map(refused));
+            }
             _ => {}
         }
         self.close_case()

@@ -352,9 +352,9 @@ impl<S: Storage> Replica<S> {
 
     /// A peer offers a state, or none.
     pub(crate) fn snapshot_heard(&mut self, from: Address, offer: Option<Box<Offer>>) {
-        let Join::Offers(offers) = &mut self.snapshots.join else { return };
+        let Join::Offers(offers) = &mut self.snapshots.join else { return self.unasked_for(from) };
         if !offers.silent.remove(&from) {
-            return;
+            return self.unasked_for(from);
         }
         let Some(offer) = offer else { return };
         match check_offer(&self.snapshots.genesis, &offer) {
@@ -421,8 +421,12 @@ impl<S: Storage> Replica<S> {
         first: u32,
         chunks: Vec<Chunk>,
     ) -> Result<(), Fault> {
-        let Join::Parts(parts) = &mut self.snapshots.join else { return Ok(()) };
+        let Join::Parts(parts) = &mut self.snapshots.join else {
+            self.unasked_for(from);
+            return Ok(());
+        };
         let Some(Asked { what: What::Parts { first: asked, count }, .. }) = parts.asked.get(&from) else {
+            self.unasked_for(from);
             return Ok(());
         };
         let count = *count;
