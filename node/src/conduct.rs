@@ -112,8 +112,11 @@ pub struct Conduct {
 }
 
 impl Conduct {
-    /// Notes an offence and says what follows. Nothing more follows while a ban is in force.
-    pub fn offended(&mut self, peer: PeerId, offence: Offence, now: Instant) -> Consequence {
+    /// Notes an offence of one of `admitted` peers and says what follows. Nothing more follows while a ban is in
+    /// force. No more than a third are banned at one time: more cannot be faulty, or the chain has other worries,
+    /// so a correct node would be among them, banned by a mistake of ours. Beyond it peers are disconnected.
+    pub fn offended(&mut self, peer: PeerId, offence: Offence, admitted: usize, now: Instant) -> Consequence {
+        let room = self.banned() < (admitted / 3).max(1);
         let record = self.records.entry(peer).or_default();
         if let Some(until) = record.banned_until {
             return Consequence::Ban(until.saturating_duration_since(now));
@@ -121,7 +124,8 @@ impl Conduct {
         let (last, times) = record.offences.entry(offence).or_insert((now, 0));
         *times = if now.saturating_duration_since(*last) > MEMORY { 1 } else { times.saturating_add(1) };
         *last = now;
-        if *times <= offence.rule().forgiven { Consequence::Disconnect } else { record.ban(now) }
+        let forgiven = *times <= offence.rule().forgiven;
+        if forgiven || !room { Consequence::Disconnect } else { record.ban(now) }
     }
 
     /// Whether a ban is in force.
@@ -195,9 +199,9 @@ mod tests {
         let (mut conduct, peer, mut now) = (Conduct::default(), PeerId::random(), Instant::now());
         let mut expected = BAN_MIN;
         for _ in 0..10 {
-            let time = ban(conduct.offended(peer, Offence::Garbage, now));
+            let time = ban(conduct.offended(peer, Offence::Garbage, 9, now));
             assert_eq!(time, expected);
-            let still = conduct.offended(peer, Offence::Garbage, now + time / 2);
+            let still = conduct.offended(peer, Offence::Garbage, 9, now + time / 2);
             assert_eq!(ban(still), time / 2, "an offence during the ban does not make it longer");
             assert!(conduct.lift(now + time / 2).is_empty() && conduct.is_banned(&peer));
             now += time;
@@ -207,7 +211,7 @@ mod tests {
         }
         now += MEMORY + Duration::from_secs(1);
         assert!(conduct.lift(now).is_empty() && conduct.records.is_empty(), "nothing is kept for ever");
-        assert_eq!(ban(conduct.offended(peer, Offence::Garbage, now)), BAN_MIN);
+        assert_eq!(ban(conduct.offended(peer, Offence::Garbage, 9, now)), BAN_MIN);
     }
 
     #[test]
@@ -216,9 +220,9 @@ mod tests {
         for rule in &RULES {
             let (mut conduct, peer) = (Conduct::default(), PeerId::random());
             for _ in 0..rule.forgiven {
-                assert_eq!(conduct.offended(peer, rule.offence, now), Consequence::Disconnect);
+                assert_eq!(conduct.offended(peer, rule.offence, 9, now), Consequence::Disconnect);
             }
-            assert_eq!(ban(conduct.offended(peer, rule.offence, now)), BAN_MIN);
+            assert_eq!(ban(conduct.offended(peer, rule.offence, 9, now)), BAN_MIN);
             conduct.forget(&peer);
             assert!(!conduct.is_banned(&peer));
             // Once an hour is never too often.
@@ -226,10 +230,24 @@ mod tests {
             if rule.forgiven > 0 {
                 assert!(
                     hours
-                        .map(|at| conduct.offended(peer, rule.offence, at))
+                        .map(|at| conduct.offended(peer, rule.offence, 9, at))
                         .all(|c| c == Consequence::Disconnect)
                 );
             }
+        }
+    }
+
+    #[test]
+    fn never_more_than_a_third_is_banned_at_one_time() {
+        for (admitted, most) in [(1, 1), (3, 1), (6, 2), (9, 3)] {
+            let (mut conduct, now) = (Conduct::default(), Instant::now());
+            let peers: Vec<_> = (0..admitted).map(|_| PeerId::random()).collect();
+            let mut offend = |peer: &PeerId, at| conduct.offended(*peer, Offence::Garbage, admitted, at);
+            let banned = peers.iter().filter(|p| matches!(offend(p, now), Consequence::Ban(_))).count();
+            assert_eq!(banned, most);
+            assert_eq!(conduct.lift(now + BAN_MIN).len(), most);
+            let last = conduct.offended(peers[admitted - 1], Offence::Garbage, admitted, now + BAN_MIN);
+            assert!(matches!(last, Consequence::Ban(_)), "there is room again");
         }
     }
 }

@@ -400,7 +400,7 @@ impl Network {
     fn offended(&mut self, id: PeerId, offence: Offence, what: &str) {
         let Some(peer) = self.peers.get(&id) else { return };
         let already = self.conduct.is_banned(&id);
-        let consequence = self.conduct.offended(id, offence, Instant::now());
+        let consequence = self.conduct.offended(id, offence, self.peers.len(), Instant::now());
         self.outlets.metrics.offence(offence.name(), consequence.name());
         if already {
             return;

@@ -102,7 +102,7 @@ impl Limits {
             gossip_bytes: Rate { per_second: bytes / 2, burst: at_least(bytes * 2, 8 * GOSSIP_BYTES_MAX) },
             requests: Rate::new(requests, 4),
             direct_messages: Rate::new(messages, 4),
-            unasked_bytes: Rate { per_second: bytes / 64, burst: at_least(bytes, 2 * MESSAGE_BYTES_MAX) },
+            unasked_bytes: Rate { per_second: bytes / 64, burst: at_least(bytes, MESSAGE_BYTES_MAX) },
             wire_bytes: Rate::new(bytes, 1),
             streams: Rate::new(messages, 4),
             connections: Rate::new(1, 20),
