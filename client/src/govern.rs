@@ -7,7 +7,7 @@ use assent_genesis::Genesis;
 use assent_proto::event::EventKind;
 use assent_proto::state::{Nodes, Object, ObjectRef, Parameters, Proposal, Turns, Validators};
 use assent_proto::transaction::{Action, Approve, Change, Propose};
-use assent_proto::{Denial, Height, InstitutionId, ProposalId, TimeMs, ValidatorSet};
+use assent_proto::{Address, Denial, Height, InstitutionId, ProposalId, TimeMs, ValidatorSet};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -207,6 +207,12 @@ impl Present {
         self.validators.at(self.height.next())
     }
 
+    /// Whether a validator's turn comes last in the next block. Who left the set is forgotten later.
+    fn passes_over(&self, validator: &Address) -> bool {
+        let height = self.height.next();
+        self.set().by_address(validator).is_some() && self.turns.passed_over(validator, height)
+    }
+
     fn in_force(&self) -> InForce {
         InForce { set: self.set().clone(), nodes: self.nodes.clone(), parameters: self.parameters.clone() }
     }
@@ -237,7 +243,7 @@ fn present_json(genesis: &Genesis, now: &Present) -> Value {
         json!({
             "address": m.validator, "institution": whose(genesis, now, &m.validator), "strikes": m.strikes,
             "missed": m.missed, "until": m.until,
-            "passed_over": now.turns.passed_over(&m.validator, now.height.next()),
+            "passed_over": now.passes_over(&m.validator),
         })
     });
     json!({
@@ -250,7 +256,7 @@ fn present_json(genesis: &Genesis, now: &Present) -> Value {
 }
 
 /// The institution of an address that votes.
-fn whose(genesis: &Genesis, now: &Present, address: &assent_proto::Address) -> Option<String> {
+fn whose(genesis: &Genesis, now: &Present, address: &Address) -> Option<String> {
     now.set().by_address(address).map(|(_, v)| words::slug(genesis, &v.institution))
 }
 
@@ -303,8 +309,7 @@ fn present_text(genesis: &Genesis, now: &Present, lang: Lang) -> String {
 }
 
 fn turns_text(genesis: &Genesis, now: &Present, lang: Lang) -> Vec<String> {
-    let passed_over =
-        now.turns.missed.iter().filter(|m| now.turns.passed_over(&m.validator, now.height.next()));
+    let passed_over = now.turns.missed.iter().filter(|m| now.passes_over(&m.validator));
     let line = |m: &assent_proto::state::MissedTurn| {
         let who = whose(genesis, now, &m.validator).unwrap_or_default();
         format!(
@@ -357,7 +362,12 @@ fn propose(ctx: &Context, command: &ProposeCommand) -> Result<Reply, Failure> {
         _ => String::new(),
     };
     let text = format!("{told}\n{}\n{next}", reply.text);
-    Ok(Reply { text, ..reply }.with("proposal", id).with("enacted", enacted).with("until", until))
+    let reply = Reply { text, ..reply };
+    Ok(match reply.exit {
+        0 => reply.with("proposal", id).with("enacted", enacted).with("until", until),
+        // A denial leaves no proposal behind.
+        _ => reply,
+    })
 }
 
 impl Signing {
@@ -576,20 +586,29 @@ fn listed(
     lang: Lang,
 ) -> String {
     let approvals: Vec<_> = p.approvals.iter().map(|a| words::slug(genesis, a)).collect();
+    let standing = standing(p, now);
     let mut text = format!(
-        "{id}  {}\n  {} {}, {} {}; {}: {} ({} {} {}, {})",
-        standing(p, now).name(lang),
+        "{id}  {}\n  {} {}, {} {}; {}: {}",
+        standing.name(lang),
         lang.pick("by", "提议方"),
         words::slug(genesis, &p.proposer),
         lang.pick("until", "截止"),
         words::show_time(p.until),
         lang.pick("approved by", "批准方"),
         approvals.join(" "),
-        approving(p, now.set()),
-        lang.pick("of", "/"),
-        now.set().total_power(),
-        lang.pick("more than two thirds decide", "超过三分之二即通过"),
     );
+    if let Some(height) = p.enacted {
+        text += &format!("; {} {height}", lang.pick("in block", "于区块"));
+    }
+    if standing == Standing::Open {
+        text += &format!(
+            " ({} {} {}, {})",
+            approving(p, now.set()),
+            lang.pick("of", "/"),
+            now.set().total_power(),
+            lang.pick("more than two thirds decide", "超过三分之二即通过"),
+        );
+    }
     told.iter().for_each(|line| text += &format!("\n    {line}"));
     text
 }

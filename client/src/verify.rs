@@ -174,9 +174,12 @@ fn content(object: &Object) -> Value {
     }
 }
 
-/// `kind:id`.
+/// `kind:id`, or the kind alone where there is one of it.
 pub fn name(object: &ObjectRef) -> String {
-    format!("{}:{}", kebab(&object.kind), object.id)
+    match SINGLETONS.contains(object) {
+        true => kebab(&object.kind),
+        false => format!("{}:{}", kebab(&object.kind), object.id),
+    }
 }
 
 /// Objects of which there is one.
@@ -284,6 +287,17 @@ mod tests {
                 assert!(reply.json["files"][0]["error"].as_str().is_some_and(|e| !e.is_empty()));
             }
             assert_eq!(verdict(&evidence[..evidence.len() - 1]).exit, EXIT_PROOF, "cut short");
+        }
+    }
+
+    #[test]
+    fn objects_read_as_they_are_named() {
+        let grant = ObjectRef { kind: ObjectKind::Grant, id: Hash([7; 32]) };
+        for object in SINGLETONS.into_iter().chain([grant]) {
+            assert_eq!(object_ref(&name(&object)), Ok(object));
+        }
+        for bad in ["grant", "grant:7", "validator", "", "turns:"] {
+            assert!(object_ref(bad).is_err(), "{bad}");
         }
     }
 

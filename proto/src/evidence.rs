@@ -10,6 +10,7 @@ use crate::code::Invalid;
 use crate::envelope;
 use crate::event::Event;
 use crate::field::{DecodeError, Element, Field, List, Message, messages};
+use crate::hash::Hash;
 use crate::ids::*;
 use crate::merkle::{self, MerklePath};
 use crate::state::{Leaf, Object, ObjectRef, object_hash};
@@ -322,7 +323,7 @@ impl Evidence {
                 return Err(BadEvidence::OtherTransaction);
             }
         }
-        let what = format!("{:?}", core.kind).to_lowercase();
+        let what = hyphened(&core.kind);
         Ok(format!("event {what} of {} is on the chain in block {}", name(&core.object), header.height))
     }
 }
@@ -393,5 +394,21 @@ fn verify_trail(leaf: &Leaf, events: &[Event]) -> Result<(), BadEvidence> {
 }
 
 fn name(object: &ObjectRef) -> String {
-    format!("{} {}", format!("{:?}", object.kind).to_lowercase(), object.id)
+    match object.id {
+        // There is one of its kind.
+        Hash::ZERO => hyphened(&object.kind),
+        id => format!("{} {id}", hyphened(&object.kind)),
+    }
+}
+
+/// A variant's name as it stands in JSON: `equivocation-reported`.
+fn hyphened(variant: &impl std::fmt::Debug) -> String {
+    let mut name = String::new();
+    for c in format!("{variant:?}").chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    name
 }
