@@ -41,7 +41,7 @@ done
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/setup.sh
-source scripts/setup.sh "$setup"
+source scripts/setup.sh "$setup" --hosts
 
 target=${CARGO_TARGET_DIR:-target}
 cargo build --release --locked --workspace --bins

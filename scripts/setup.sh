@@ -5,28 +5,33 @@ set -euo pipefail
 
 setup_usage() {
     cat <<'TEXT'
-Usage: scripts/setup.sh [--yes]
+Usage: scripts/setup.sh [--yes] [--hosts]
 
 Checks for what the build needs: Rust, a C++ compiler, libclang. On Debian and Ubuntu it names the missing packages
 and asks before it installs them; elsewhere it names them and exits with 1. Rust it never installs.
 
-  --yes   install without asking (also with CI=true, or without a terminal)
-  --help  this text
+  --yes    install without asking (also with CI=true, or without a terminal)
+  --hosts  also what tests over several hosts need: ip and tc, to make network namespaces (Linux)
+  --help   this text
 TEXT
 }
 
 setup_main() {
-    local yes=no
-    case "${1:-}" in
-        --help | -h) setup_usage && return ;;
-        --yes) yes=yes ;;
-        "" | --ask) ;;
-        *) setup_fail "unknown option $1; see scripts/setup.sh --help" ;;
-    esac
+    local yes=no hosts=no argument
+    for argument in "$@"; do
+        case "$argument" in
+            --help | -h) setup_usage && return ;;
+            --yes) yes=yes ;;
+            --hosts) hosts=yes ;;
+            --ask) ;;
+            *) setup_fail "unknown option $argument; see scripts/setup.sh --help" ;;
+        esac
+    done
     setup_rust
     local missing=()
     setup_has_cxx || missing+=(g++)
     setup_has_libclang || missing+=(libclang-dev)
+    [ $hosts = no ] || setup_has_hosts || missing+=(iproute2)
     [ ${#missing[@]} -eq 0 ] || setup_packages "$yes" "${missing[@]}"
 }
 
@@ -84,6 +89,13 @@ setup_any() {
     return 1
 }
 
+# ---- Several hosts on one: Linux has them in its kernel, iproute2 makes them
+
+setup_has_hosts() {
+    [ "$(uname -s)" = Linux ] || return 0
+    PATH="$PATH:/sbin:/usr/sbin" command -v ip >/dev/null && PATH="$PATH:/sbin:/usr/sbin" command -v tc >/dev/null
+}
+
 # ---- Packages
 
 setup_packages() {
@@ -93,6 +105,7 @@ setup_packages() {
     for package in "$@"; do
         case $package in
             g++) echo "  g++            C and C++ compiler, for RocksDB" >&2 ;;
+            iproute2) echo "  iproute2       ip and tc, for tests over several hosts" >&2 ;;
             libclang-dev) echo "  libclang-dev   libclang and its headers, for RocksDB's bindings" >&2 ;;
         esac
     done

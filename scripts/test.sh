@@ -7,7 +7,8 @@ usage() {
 Usage: scripts/test.sh [--yes]
 
 Sets up what is missing, then runs formatting, lints, documentation (warnings are errors in both), the programs'
-build, and all tests. A first run takes 10 to 20 minutes longer, most of it RocksDB.
+build, and all tests. A first run takes 10 to 20 minutes longer, most of it RocksDB. As root, tests over several hosts
+run in network namespaces; elsewhere they say that they are skipped.
 
   --yes   install what is missing without asking (also with CI=true, or without a terminal)
   --help  this text
@@ -24,7 +25,7 @@ esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/setup.sh
-source scripts/setup.sh "$setup"
+source scripts/setup.sh "$setup" --hosts
 
 step() {
     printf '== %dm%02ds: %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2
@@ -35,6 +36,8 @@ step() {
 step cargo fmt --all --check
 step cargo clippy --release --locked --workspace --all-targets -- -D warnings
 step env RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items
+# Faults planted behind a feature must be caught by the simulation. Before the programs' build, which undoes the feature.
+step cargo test --release --locked --workspace --features assent-tests/mutations --test mutations
 step cargo build --release --locked --workspace --bins
 step cargo test --release --locked --workspace --doc
 step cargo test --release --locked --workspace --lib --bins --tests --no-fail-fast
