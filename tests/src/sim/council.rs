@@ -20,7 +20,7 @@ use super::workload::{Late, Step, What};
 
 /// A set decided on votes so many heights above the newest one when it was proposed: late enough for the
 /// approvals, soon enough to come in the run.
-const AHEAD: u64 = 6;
+const AHEAD: u64 = 8;
 /// Proposals stay open for so long, ms.
 const OPEN_MS: u64 = 600_000;
 

@@ -25,7 +25,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 pub use network::Weather;
-pub use plan::{Fault, Report, run_seed};
+pub use plan::{Fault, Report, run_against, run_seed};
 pub use run::Sim;
 
 /// A chain's founding document with the secrets that its institutions hold.

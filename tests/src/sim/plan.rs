@@ -62,7 +62,16 @@ pub struct Report {
 
 /// The run of a seed. An error says what was wrong; it does not name the seed.
 pub fn run_seed(seed: u64) -> Result<Report, String> {
-    let run = AssertUnwindSafe(|| run(seed));
+    guarded(seed, None)
+}
+
+/// The run of a seed in which somebody lies, and so.
+pub fn run_against(seed: u64, behaviour: Behaviour) -> Result<Report, String> {
+    guarded(seed, Some(behaviour))
+}
+
+fn guarded(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
+    let run = AssertUnwindSafe(|| run(seed, behaviour));
     catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
@@ -70,7 +79,7 @@ pub fn run_seed(seed: u64) -> Result<Report, String> {
     })
 }
 
-fn run(seed: u64) -> Result<Report, String> {
+fn run(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
     // A stream of its own, so that what is planned does not hang on what happens.
     let mut random = Random::new(seed ^ 0x5eed << 48);
     let founding = match random.below(1000) {
@@ -82,7 +91,10 @@ fn run(seed: u64) -> Result<Report, String> {
     let workload_of = founding.clone();
     let mut sim = Sim::found(seed, founding, weather(&mut random));
     let faults_ms = FAULTS_MS.0 + random.below(FAULTS_MS.1 - FAULTS_MS.0);
-    let faults = faults(seed, n, &mut random);
+    let mut faults = faults(seed, n, &mut random);
+    if let Some(behaviour) = behaviour {
+        faults = vec![(random.below(n as u64) as usize, Fault::Lies(behaviour))];
+    }
     for (at, fault) in &faults {
         befall(&mut sim, *at, *fault, faults_ms, &mut random);
     }

@@ -361,7 +361,8 @@ pub fn govern(sim: &mut Sim, founding: &Founding, random: &mut Random, faultless
     needs = decide(sim, &council, institution, &seat, &[ticket], at_ms);
     needs = pass_time(sim, "first", &needs);
     if faultless {
-        let key = random.pick(set).key;
+        let staying: Vec<_> = set.iter().map(|v| v.key).filter(|key| *key != old).collect();
+        let key = random.pick(&staying);
         let motion = match random.below(2) {
             0 => Motion::Weigh(key, 2),
             _ => Motion::Unseat(key),
@@ -389,7 +390,7 @@ fn decide(
 /// One enrolment after the other, so that as many heights pass.
 fn pass_time(sim: &mut Sim, name: &str, needs: &[BodyId]) -> Vec<BodyId> {
     let mut needs = needs.to_vec();
-    for n in 0..6 {
+    for n in 0..8 {
         let tx = sim.enrolment(&format!("{name} {n}"));
         let ticket = tx.body_id();
         sim.employ(vec![Step { what: What::Signed(tx), needs, at_ms: 0 }]);
