@@ -141,8 +141,10 @@ impl Disk {
                 *bytes = flip(bytes, random).into();
             }
             Rot::Leaf => {
-                let at = random.below(self.leaves.len().max(1) as u64) as usize;
-                let Some(leaf) = self.leaves.values_mut().nth(at) else { return false };
+                // Some leaves have no content.
+                let full: Vec<_> = self.leaves.values_mut().filter(|leaf| !leaf.content.is_empty()).collect();
+                let at = random.below(full.len().max(1) as u64) as usize;
+                let Some(leaf) = full.into_iter().nth(at) else { return false };
                 leaf.content = flip(&leaf.content, random).into();
             }
             Rot::Proposal => {

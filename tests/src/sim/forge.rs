@@ -111,7 +111,12 @@ pub enum Flaw {
     NoQuorum,
 }
 
-const FLAWS: [Flaw; 10] = [
+/// Those that only some blocks can have stand here more than once.
+const FLAWS: [Flaw; 14] = [
+    Flaw::BadSignature,
+    Flaw::BadSignature,
+    Flaw::PhaseOrder,
+    Flaw::NoQuorum,
     Flaw::StateRoot,
     Flaw::EventsRoot,
     Flaw::HistoryRoot,
