@@ -19,6 +19,7 @@ mod port;
 mod progress;
 pub mod rate;
 pub mod reader;
+pub mod repair;
 mod report;
 pub mod rpc;
 pub mod runner;

@@ -11,7 +11,7 @@ use assent_node::api::{StatusReply, StatusRequest};
 use assent_node::clients::{self, ClientLimits};
 use assent_node::keys::Keys;
 use assent_node::network::{self, Limits, peer_id};
-use assent_node::{Config, Node};
+use assent_node::{Config, Node, NodeError, repair};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use libp2p::Multiaddr;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,7 +33,8 @@ const EXAMPLES: &str = "Examples:
       --peer bureau@/ip4/192.0.2.7/tcp/26650
   assentd status --rpc http://127.0.0.1:26651
 
-Exit codes: 0 done, 1 the node stopped on a fault or a command failed, 2 wrong arguments.";
+Exit codes: 0 done, 1 the node stopped on a fault or a command failed, 2 wrong arguments, 3 the node stopped
+because its database is damaged or has parted from the chain: see `assentd repair`.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -45,6 +46,9 @@ enum Command {
     Status(Status),
     /// Check that the keys, the genesis file and the arguments fit together, without starting.
     Check(Check),
+    /// Move a damaged or diverged database aside, so that the node fetches the chain from the others. Keys and
+    /// vote log stay, and nothing is signed at or below the height of the newest signature.
+    Repair(Check),
 }
 
 #[derive(Args)]
@@ -154,14 +158,41 @@ fn main() -> ExitCode {
         Command::Init(init) => init_node(init),
         Command::Status(status) => runtime().and_then(|r| r.block_on(show_status(status))),
         Command::Check(check) => check_node(check),
+        Command::Repair(check) => repair_node(check),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("assentd: {error}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<NeedsRepair>() {
+                Some(_) => ExitCode::from(repair::EXIT_REPAIR),
+                None => ExitCode::FAILURE,
+            }
         }
     }
+}
+
+/// Why the node stopped, and what the operator is to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}\n{hint}")]
+struct NeedsRepair {
+    error: NodeError,
+    hint: String,
+}
+
+fn repair_node(args: Check) -> Result<(), Failure> {
+    let genesis = Genesis::load(&args.genesis)?;
+    let done = repair::repair(&args.home, &genesis.hash())?;
+    println!("The old database is in {}.", done.aside.display());
+    match done.signed {
+        Some(height) => println!("Nothing is signed at height {height} or below: this node signed there."),
+        None => println!(
+            "The old database could not tell at which height this node signed last, or it never did: the node \
+             asks the other validators before it signs."
+        ),
+    }
+    println!("Start the node: it fetches the chain from the others.");
+    Ok(())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
@@ -178,9 +209,10 @@ fn run_node(run: Run) -> Result<(), Failure> {
     let (rpc, listen, peers) = (run.rpc, run.listen, run.peers);
     let c = run.client_limits;
     let clients = ClientLimits::new(c.client_calls, c.client_connections, c.limit_local_clients);
+    let home = run.home.clone();
     let config = Config { home: run.home, genesis, rpc, listen, peers, limits, clients };
     let runtime = runtime()?;
-    let result = runtime.block_on(async {
+    let result: Result<(), Failure> = runtime.block_on(async {
         let stop = stop_signal()?;
         let node = Node::start(config).await?;
         tracing::info!(
@@ -194,7 +226,15 @@ fn run_node(run: Run) -> Result<(), Failure> {
         Ok(()) => tracing::info!("stopped"),
         Err(error) => tracing::error!(%error, "stopped on a fault"),
     }
-    result
+    result.map_err(|error| -> Failure {
+        match error.downcast::<NodeError>() {
+            Ok(error) => match repair::after(&home, &error) {
+                Some(hint) => NeedsRepair { error: *error, hint }.into(),
+                None => error,
+            },
+            Err(other) => other,
+        }
+    })
 }
 
 /// What is logged unless RUST_LOG says otherwise: consensus logs every vote, libp2p every hiccup.

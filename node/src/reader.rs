@@ -185,7 +185,8 @@ impl Reader {
         let rows = self.db.iterator_cf(self.table(TRAILS), IteratorMode::From(&from, Direction::Forward));
         for row in rows.take(usize::try_from(length).unwrap_or(usize::MAX)) {
             let (key, place) = row?;
-            if key.get(..33) != Some(&from[..33]) {
+            // A row is skipped over only where an older block is missing.
+            if key[..] != trail_key(trail, events.len() as u64) {
                 break;
             }
             events.push(self.event(&place)?);
@@ -198,7 +199,12 @@ impl Reader {
     }
 
     /// Bodies that used the record, permit or product, in chain order, at most `max`.
+    ///
+    /// As long as older blocks are missing there is no answer: one that lacks uses would look like a whole one.
     pub fn uses(&self, id: &Hash, max: usize) -> Result<Vec<Bytes>, ReadError> {
+        if let Some(gap) = self.gaps()?.last() {
+            return Err(ReadError::NotYet(gap.to));
+        }
         let mut bodies = Vec::new();
         let from = use_key(id.as_bytes(), Height(0), 0);
         for row in

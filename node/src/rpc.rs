@@ -311,9 +311,12 @@ impl Service {
         let reader = self.reader.clone();
         let answer = tokio::task::spawn_blocking(move || read(&reader)).await;
         let answer = answer.map_err(|_| Status::internal("the node failed; see its log"))?;
-        answer.map_err(|error| {
-            tracing::error!(%error, "reading for a client failed");
-            Status::internal("the node's database failed; see its log")
+        answer.map_err(|error| match error {
+            ReadError::NotYet(_) => Status::unavailable(error.to_string()),
+            error => {
+                tracing::error!(%error, "reading for a client failed");
+                Status::internal("the node's database failed; see its log")
+            }
         })
     }
 

@@ -104,6 +104,8 @@ impl Store {
         match store.meta(KEY_LAYOUT).map_err(database)? {
             Some(layout) if layout == LAYOUT => {
                 store.recover_snapshot().map_err(database)?;
+                let gaps = store.reader().gaps().unwrap_or_default();
+                store.metrics.missing_blocks.set(gaps.iter().map(Gap::count).sum());
                 Ok(store)
             }
             other => {
