@@ -149,6 +149,21 @@ impl Network {
         Network { dir: dir.to_path_buf(), nodes, hosts, running }
     }
 
+    /// Makes the keys of a further node on loopback, which the founding document does not know, in a folder of this
+    /// name; gives its index. It is not started.
+    pub fn join(&mut self, name: &str) -> io::Result<usize> {
+        let home = self.dir.join(name);
+        let made = Command::new(program("assentd")).arg("init").arg("--home").arg(&home).output()?;
+        if !made.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned()));
+        }
+        let ports = free_ports(2)?;
+        let local = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        self.nodes.push(Node { slug: name.into(), home, rpc: local(ports[0]), p2p: local(ports[1]) });
+        self.running.with(|c| c.push(None));
+        Ok(self.nodes.len() - 1)
+    }
+
     /// The founding document.
     pub fn genesis(&self) -> PathBuf {
         self.dir.join("genesis.toml")
