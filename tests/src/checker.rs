@@ -11,6 +11,7 @@ use assent_client::rpc::api;
 use assent_genesis::Genesis;
 use assent_proto::block::{PROTOCOL_VERSION, tx_root};
 use assent_proto::event::EventKind;
+use assent_proto::evidence::Evidence;
 use assent_proto::field::{Element, Message};
 use assent_proto::merkle::{self, Mountains};
 use assent_proto::transaction::{Action, Mode};
@@ -131,7 +132,7 @@ pub async fn check(
 async fn read_chain(genesis: &Genesis, url: &str) -> Result<Chain, String> {
     let mut client = door(url).map_err(|e| e.to_string())?;
     let status = client.get_status(api::StatusRequest {}).await.map_err(|e| e.to_string())?.into_inner();
-    let mut walk = Walk::new(genesis);
+    let mut walk = Walk::new(genesis, announced_sets(&mut client).await?);
     let follow = api::FollowRequest { from_height: 1, to_height: status.height };
     let mut events = client.follow(follow).await.map_err(|e| e.to_string())?.into_inner();
     for height in (1..=status.height).map(Height) {
@@ -145,6 +146,15 @@ async fn read_chain(genesis: &Genesis, url: &str) -> Result<Chain, String> {
     Ok(walk.chain)
 }
 
+/// The validator sets that came after the founding one, as the node shows them. They need no proof of their own: the
+/// headers announce their hashes.
+async fn announced_sets(client: &mut Door) -> Result<Vec<ValidatorSet>, String> {
+    let request = api::ObjectRequest { object: Some(ObjectRef::VALIDATORS.write()) };
+    let reply = client.get_object(request).await.map_err(|e| e.to_string())?.into_inner();
+    let evidence = <Evidence as Message>::decode(&reply.evidence).map_err(|e| e.to_string())?;
+    Ok(evidence.links.into_vec().into_iter().map(|link| link.next).collect())
+}
+
 async fn read_block(client: &mut Door, height: Height) -> Result<(Block, CommitCertificate), String> {
     let request = api::BlockRequest { height: height.0 };
     let reply = client.get_block(request).await.map_err(|e| format!("block {height}: {e}"))?.into_inner();
@@ -156,6 +166,7 @@ async fn read_block(client: &mut Door, height: Height) -> Result<(Block, CommitC
 /// A walk up a chain, holding what the next block has to follow on.
 struct Walk<'a> {
     genesis: &'a Genesis,
+    sets: BTreeMap<Hash, ValidatorSet>,
     chain: Chain,
     below: Option<CertifiedHeader>,
     mountains: Mountains,
@@ -167,9 +178,11 @@ fn must(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(genesis: &'a Genesis) -> Walk<'a> {
+    fn new(genesis: &'a Genesis, later: Vec<ValidatorSet>) -> Walk<'a> {
+        let sets = later.into_iter().chain([genesis.validators().clone()]);
         Walk {
             genesis,
+            sets: sets.map(|set| (set.hash(), set)).collect(),
             chain: Chain::default(),
             below: None,
             mountains: Mountains::default(),
@@ -220,12 +233,7 @@ impl<'a> Walk<'a> {
 
     /// The set of a hash that a header names.
     fn set(&self, hash: &Hash) -> Result<&ValidatorSet, String> {
-        let founding = self.genesis.validators();
-        if founding.hash() == *hash {
-            Ok(founding)
-        } else {
-            Err(format!("no validators are known of hash {hash}"))
-        }
+        self.sets.get(hash).ok_or_else(|| format!("no validators are known of hash {hash}"))
     }
 
     fn certified(&self, certificate: &CommitCertificate, header: &Header) -> Result<(), String> {
@@ -474,4 +482,183 @@ fn on_disk(genesis: &Genesis, home: &Path, shown: &Chain) -> Result<(), String> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use assent_proto::block::CommitSignature;
+    use assent_proto::validators::{VoteKind, vote_message};
+    use assent_proto::{GrantId, SecretKey};
+
+    use super::*;
+
+    /// Empty blocks, signed by the founding validators.
+    struct Forge {
+        genesis: Genesis,
+        keys: Vec<SecretKey>,
+    }
+
+    impl Forge {
+        fn new() -> Forge {
+            let (genesis, keys, _) = assent_genesis::testing::four();
+            Forge { genesis, keys }
+        }
+
+        fn certify(&self, header: &Header) -> CommitCertificate {
+            let (set, id) = (self.genesis.validators(), header.id());
+            let sign = |i: usize| {
+                let (kind, address) = (VoteKind::Precommit, set.validators[i].address());
+                let message = vote_message(&self.genesis.hash(), kind, header.height, 0, Some(&id), &address);
+                CommitSignature { validator: i as u32, signature: self.keys[i].sign(&message.0) }
+            };
+            let signatures = (0..3).map(sign).collect::<Vec<_>>().try_into().expect("three");
+            CommitCertificate { height: header.height, round: 0, block: id, signatures }
+        }
+
+        fn next(&self, walk: &Walk) -> Block {
+            let set = self.genesis.validators();
+            let below = walk.below.as_ref();
+            let height = below.map_or(Height(0), |b| b.header.height).next();
+            let parent_certificate = below.map(|b| b.certificate.clone());
+            let header = Header {
+                version: PROTOCOL_VERSION,
+                genesis: self.genesis.hash(),
+                height,
+                parent: below.map_or(BlockId(self.genesis.hash().0), |b| b.header.id()),
+                time: self.genesis.time().plus(1000 * height.0),
+                builder: set.validators[0].address(),
+                tx_root: tx_root(&[]),
+                body_bytes: 0,
+                events_root: merkle::root(&[]),
+                history_root: walk.mountains.root(),
+                state_root: Hash::ZERO,
+                validators: set.hash(),
+                next_validators: set.hash(),
+                parent_certificate: parent_certificate.as_ref().map_or(Hash::ZERO, CommitCertificate::hash),
+            };
+            Block { header, transactions: Vec::new(), parent_certificate }
+        }
+
+        /// Two good blocks, and a third as it is made.
+        fn third(&self, make: impl FnOnce(&mut Block, &Forge) -> CommitCertificate) -> Result<(), String> {
+            let mut walk = Walk::new(&self.genesis, Vec::new());
+            for _ in 0..2 {
+                let block = self.next(&walk);
+                walk.step(&block, self.certify(&block.header), &[]).expect("good");
+            }
+            let mut block = self.next(&walk);
+            let certificate = make(&mut block, self);
+            walk.step(&block, certificate, &[])
+        }
+    }
+
+    /// Every way in which a block may be wrong without a transaction in it is seen.
+    #[test]
+    fn wrong_blocks_are_seen() {
+        let forge = Forge::new();
+        assert_eq!(forge.third(|b, f| f.certify(&b.header)), Ok(()));
+        type Edit = fn(&mut Block);
+        let edits: [(Edit, &str); 9] = [
+            (|b| b.header.parent = BlockId(Hash([7; 32])), "does not follow"),
+            (|b| b.header.height = Height(4), "says height 4"),
+            (|b| b.header.history_root = Hash::ZERO, "history root"),
+            (|b| b.header.time = assent_proto::TimeMs(0), "not later"),
+            (|b| b.header.validators = Hash([1; 32]), "not those announced"),
+            (|b| b.header.tx_root = Hash([1; 32]), "transaction root"),
+            (|b| b.header.events_root = Hash([1; 32]), "events are not"),
+            (|b| b.parent_certificate = None, "missing"),
+            (|b| b.header.parent_certificate = Hash([1; 32]), "another certificate of its parent"),
+        ];
+        for (edit, why) in edits {
+            let found = forge.third(|b, f| {
+                edit(b);
+                f.certify(&b.header)
+            });
+            assert!(found.as_ref().is_err_and(|e| e.contains(why)), "{why}: {found:?}");
+        }
+        let too_few = forge.third(|b, f| {
+            let mut certificate = f.certify(&b.header);
+            let two = certificate.signatures.into_vec().into_iter().take(2).collect::<Vec<_>>();
+            certificate.signatures = two.try_into().expect("two");
+            certificate
+        });
+        assert!(too_few.is_err_and(|e| e.contains("no quorum")));
+    }
+
+    fn grant(n: u8) -> ObjectRef {
+        GrantId(Hash([n; 32])).into()
+    }
+
+    #[test]
+    fn a_second_use_of_a_grant_for_one_use_is_seen() {
+        let mut chain = Chain::default();
+        chain.one_time.insert(grant(1));
+        chain.permits.insert(grant(1), vec![Height(4)]);
+        chain.permits.insert(grant(2), vec![Height(4), Height(5)]);
+        assert_eq!(at_most_once(&chain), Ok(()), "the second grant is not for one use");
+        chain.permits.insert(grant(1), vec![Height(4), Height(9)]);
+        assert!(at_most_once(&chain).is_err());
+    }
+
+    #[test]
+    fn a_use_after_a_revocation_is_seen() {
+        let mut chain = Chain::default();
+        chain.permits.insert(grant(1), vec![Height(4)]);
+        chain.revoked.insert(grant(1), Height(5));
+        assert_eq!(none_after_revocation(&chain), Ok(()));
+        // Revocations go first in their block.
+        chain.permits.insert(grant(1), vec![Height(5)]);
+        assert!(none_after_revocation(&chain).is_err());
+    }
+
+    #[test]
+    fn forks_and_laggards_are_seen() {
+        let chain = |ids: &[u8]| {
+            let blocks = ids.iter().map(|n| (BlockId(Hash([*n; 32])), Hash::ZERO)).collect();
+            Chain { blocks, ..Chain::default() }
+        };
+        assert_eq!(no_fork(&[chain(&[1]), chain(&[1, 2]), chain(&[1, 2])]), Ok(()));
+        assert!(no_fork(&[chain(&[1]), chain(&[1, 2]), chain(&[1, 3])]).is_err());
+        assert!(no_fork(&[chain(&[])]).is_err(), "nothing proves nothing");
+        assert!(one_tip(&[chain(&[1]), chain(&[1, 2])]).is_err());
+        assert_eq!(one_tip(&[chain(&[1, 2]), chain(&[1, 2])]), Ok(()));
+    }
+
+    fn told(n: u8, what: &str, verdict: Option<(u64, u32)>) -> Told {
+        let verdict = verdict.map(|(height, code)| (Height(height), code));
+        Told { body: BodyId(Hash([n; 32])), what: what.into(), grant: Some("g".into()), verdict }
+    }
+
+    #[test]
+    fn what_was_acknowledged_and_is_gone_is_seen() {
+        let mut chain = Chain::default();
+        chain.verdicts.insert(BodyId(Hash([1; 32])), (Height(3), 5));
+        let chains = [chain];
+        assert_eq!(nothing_lost(&chains, &[told(1, "use", Some((3, 5))), told(2, "use", None)]), Ok(()));
+        for lost in [told(2, "use", Some((3, 0))), told(1, "use", Some((4, 5))), told(1, "use", Some((3, 0)))]
+        {
+            assert!(nothing_lost(&chains, &[lost]).is_err());
+        }
+    }
+
+    #[test]
+    fn two_permits_or_none_for_two_uses_at_once_are_seen() {
+        let pair = |a, b| [told(1, "compete", Some((3, a))), told(2, "compete", Some((3, b)))];
+        assert_eq!(one_of_two(&pair(0, 5)), Ok(()));
+        assert!(
+            one_of_two(&pair(0, 0)).is_err() && one_of_two(&pair(5, 5)).is_err() && one_of_two(&[]).is_err()
+        );
+        assert!(denied_after(&[told(1, "after-revocation", Some((3, 0)))]).is_err());
+        assert_eq!(denied_after(&[told(1, "after-revocation", Some((3, 4)))]), Ok(()));
+    }
+
+    #[test]
+    fn lines_of_a_history_are_read_whole_or_not_at_all() {
+        let body = "ab".repeat(32);
+        let line = format!(r#"{{"what":"use","body":"{body}","outcome":"final","height":3,"code":0}}"#);
+        let told = read_line(&line).expect("a good line");
+        assert_eq!((told.verdict, told.grant), (Some((Height(3), 0)), None));
+        assert!(read_line(&line[..line.len() - 2]).is_none(), "a torn line");
+        assert!(read_line(&line.replace("height", "h")).is_none(), "final without a height");
+    }
 }

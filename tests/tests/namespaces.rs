@@ -152,6 +152,7 @@ async fn four_validators_survive_a_bad_network() {
     one_cut_off(&field).await;
     a_link_flaps(&field).await;
     one_is_killed(&field).await;
+    one_dies_unheard(&field).await;
 
     stop.store(true, Ordering::Relaxed);
     while persons.join_next().await.transpose().unwrap().is_some() {}
@@ -212,6 +213,33 @@ async fn one_is_killed(field: &Field) {
     let begun = Instant::now();
     field.wait_for(2, "catching up", |h| h >= last.0).await;
     say(&format!("  caught up after {:.1?}", begun.elapsed()));
+}
+
+/// A host is cut off, and its process ends without the others' hearing of it; it is back while they still believe in
+/// their connections to the old one. All are connected to all again, and the new one takes part.
+async fn one_dies_unheard(field: &Field) {
+    say("a death unheard");
+    field.hosts().wire().partition(&[&[0, 1, 2]]);
+    field.network.kill(3).unwrap();
+    // The kernel's farewells, repeated at ever longer intervals, are lost meanwhile.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    field.hosts().wire().heal();
+    field.network.start(3).unwrap();
+    let begun = Instant::now();
+    let last = field.goes_on(0).await;
+    field.wait_for(3, "catching up", |h| h >= last.0).await;
+    let deadline = Instant::now() + PATIENCE;
+    for i in 0..4 {
+        while clients::status(&field.clients.doors[i]).await.is_none_or(|s| s.peers != 3) {
+            assert!(Instant::now() < deadline, "node {i} misses a peer\n{}", tail(&field.network.log(i)));
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    say(&format!("  all are connected after {:.1?}", begun.elapsed()));
+    field.network.kill(0).unwrap();
+    let last = field.goes_on(3).await;
+    field.network.start(0).unwrap();
+    field.wait_for(0, "catching up", |h| h >= last.0).await;
 }
 
 /// Everybody reaches one height, and the checker finds nothing wrong.

@@ -1,6 +1,7 @@
 //! Four real processes on loopback: what operators do to them, and what clients see of it.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use assent_tests::network::{Network, SLUGS, program};
 use serde_json::Value;
@@ -169,6 +170,78 @@ fn without_a_quorum_it_waits_and_then_goes_on() {
         reply
     });
     net.agree_at(height(&pending));
+}
+
+/// Quorum loss and return: with two of four gone the others say that they wait, use next to no processor time while a
+/// transaction is pending, acknowledge nothing, and go on once the two are back.
+#[test]
+fn waiting_for_a_quorum_is_told_and_costs_little() {
+    const WINDOW: Duration = Duration::from_secs(10);
+    let net = Devnet::start();
+    let before = height(&net.register(0, 1));
+    net.agree_at(before);
+    net.network.kill(2).expect("gone");
+    net.network.kill(3).expect("gone");
+    let pending = std::thread::scope(|s| {
+        let waiting = s.spawn(|| net.register(0, 2));
+        for i in 0..2 {
+            let told = |s: &Value| {
+                s["waiting_for_quorum"] == true && s["pool_transactions"] == 1 && s["validators"] == 4
+            };
+            net.network.wait_for(i, "word that it waits for a quorum", told).expect("it says so");
+        }
+        let used = |i| net.network.usage(i).expect("it runs").cpu;
+        let (first, stuck) = ([used(0), used(1)], net.network.height(0));
+        // Nothing is waited for here: this is the length of what is measured.
+        std::thread::sleep(WINDOW);
+        for (i, first) in first.into_iter().enumerate() {
+            let cpu = used(i) - first;
+            println!("node {i} used {cpu:?} of a processor in {WINDOW:?} of waiting");
+            assert!(cpu < WINDOW / 10, "node {i} used {cpu:?} of a processor in {WINDOW:?} of waiting");
+        }
+        assert_eq!(net.network.height(0), stuck, "nothing is decided without a quorum");
+        let back = Instant::now();
+        net.network.start(2).expect("starts");
+        net.network.start(3).expect("starts");
+        let reply = waiting.join().expect("it becomes final");
+        println!("final {:.1?} after they were started again", back.elapsed());
+        reply
+    });
+    for i in 0..4 {
+        let told = |s: &Value| s["waiting_for_quorum"] == false;
+        net.network.wait_for(i, "word that there is a quorum", told).expect("it says so");
+    }
+    net.agree_at(height(&pending));
+}
+
+/// A validator's disk is lost and it starts with its keys alone: it fetches everything and takes part again, so that
+/// the chain then goes on without another one.
+#[test]
+fn a_node_with_an_empty_disk_joins() {
+    let net = Devnet::start();
+    let mut last = 0;
+    for code in 1..6 {
+        last = height(&net.register(0, code));
+    }
+    net.network.wait_for_height(3, last).expect("it has all");
+    net.network.kill(3).expect("gone");
+    for entry in std::fs::read_dir(&net.network.nodes[3].home).expect("its folder") {
+        let path = entry.expect("a file").path();
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("key" | "age") => {}
+            _ if path.is_dir() => std::fs::remove_dir_all(&path).expect("removed"),
+            _ => std::fs::remove_file(&path).expect("removed"),
+        }
+    }
+    last = height(&net.register(0, 6));
+    net.network.start(3).expect("it starts");
+    net.network.wait_for_height(3, last).expect("it has all again");
+    // Three of four are a quorum only with the one that came back.
+    net.network.kill(0).expect("another is gone");
+    let after = height(&net.register(3, 7));
+    for i in 1..4 {
+        net.network.wait_for_height(i, after).expect("the chain goes on");
+    }
 }
 
 /// A real founding: each institution makes its own keys and shows a public piece; whoever puts the pieces together

@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use assent_client::rpc::api::StatusReply;
+use assent_ledger::testing::{digest, enrol};
+use assent_proto::SecretKey;
 use assent_tests::checker::{self, Findings};
-use assent_tests::clients::{self, Door};
+use assent_tests::clients::{self, Door, Outcome};
 use assent_tests::hosts::{self, Hosts, Wire};
 use assent_tests::network::Network;
 use assent_tests::sim::Random;
@@ -17,8 +20,8 @@ use crate::{Chaos, Failure};
 /// One-way delays between hosts: in a town, in a country, across an ocean.
 const DELAYS_MS: [u64; 3] = [5, 20, 50];
 const LOSS_PER_MILLE: u64 = 10;
-/// How long everybody has, once all is whole again, to be at one height with nothing left to do.
-const RECOVERY: Duration = Duration::from_secs(180);
+/// How long everything has, once all is whole again, to come right.
+const RECOVERY: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(200);
 
 pub(crate) async fn run(arguments: &Chaos) -> Result<bool, Failure> {
@@ -40,9 +43,16 @@ pub(crate) async fn run(arguments: &Chaos) -> Result<bool, Failure> {
     let found = examine(&stage, by_itself, recovered).await?;
     let well = report(&found);
     if arguments.out.is_some() || !well {
-        println!("everything is in {}", stage.keep(arguments.out.as_deref())?.display());
+        println!(
+            "everything is in {}",
+            stage.keep(arguments.out.as_deref())?.display()
+        );
     }
-    println!("{} passed, {} failed", found.passed.len(), found.failed.len());
+    println!(
+        "{} passed, {} failed",
+        found.passed.len(),
+        found.failed.len()
+    );
     Ok(well)
 }
 
@@ -62,13 +72,24 @@ fn ordinary_day(wire: &Wire, random: &mut Random) {
 }
 
 /// Lets clients live and things break until the time is over. Answers which nodes ended by themselves.
-async fn break_things(stage: &Stage, arguments: &Chaos, random: &mut Random) -> Result<Vec<String>, Failure> {
+async fn break_things(
+    stage: &Stage,
+    arguments: &Chaos,
+    random: &mut Random,
+) -> Result<Vec<String>, Failure> {
     let catalogue = clients::lay_ground(&stage.clients).await;
     let stop = Arc::new(AtomicBool::new(false));
     let mut persons = tokio::task::JoinSet::new();
     for n in 0..arguments.persons {
         let pace = Duration::from_millis(arguments.pace_ms);
-        persons.spawn(clients::live(stage.clients.clone(), n, arguments.seed, catalogue, stop.clone(), pace));
+        persons.spawn(clients::live(
+            stage.clients.clone(),
+            n,
+            arguments.seed,
+            catalogue,
+            stop.clone(),
+            pace,
+        ));
     }
     let (tell, told) = mpsc::channel();
     let breaker = |seed| Breaker {
@@ -77,7 +98,10 @@ async fn break_things(stage: &Stage, arguments: &Chaos, random: &mut Random) -> 
         stop: stop.clone(),
         tell: tell.clone(),
     };
-    let (on_wire, on_processes) = (breaker(random.below(1 << 40)), breaker(random.below(1 << 40)));
+    let (on_wire, on_processes) = (
+        breaker(random.below(1 << 40)),
+        breaker(random.below(1 << 40)),
+    );
     let breakers = [
         std::thread::spawn(move || on_wire.break_the_wire()),
         std::thread::spawn(move || on_processes.break_processes()),
@@ -86,7 +110,10 @@ async fn break_things(stage: &Stage, arguments: &Chaos, random: &mut Random) -> 
     while !clock.is_over() {
         told.try_iter().for_each(|line: String| clock.say(&line));
         let heights = heights(&stage.clients.doors).await;
-        clock.show(format!("heights {heights:?}; {}", stage.clients.history.tally));
+        clock.show(format!(
+            "heights {heights:?}; {}",
+            stage.clients.history.tally
+        ));
         tokio::time::sleep(POLL).await;
     }
     clock.stop();
@@ -250,8 +277,15 @@ impl Breaker {
         for (i, node) in self.network.nodes.iter().enumerate() {
             if self.network.has_ended(i)? {
                 let log = self.network.log(i);
-                let last = log.lines().rev().find(|l| l.contains("ERROR") || l.contains("fault"));
-                fallen.push(format!("node {i} ({}): {}", node.slug, last.unwrap_or("its log says nothing")));
+                let last = log
+                    .lines()
+                    .rev()
+                    .find(|l| l.contains("ERROR") || l.contains("fault"));
+                fallen.push(format!(
+                    "node {i} ({}): {}",
+                    node.slug,
+                    last.unwrap_or("its log says nothing")
+                ));
                 self.say(format!("node {i} ended by itself"));
                 self.network.start(i)?;
             }
@@ -260,16 +294,75 @@ impl Breaker {
     }
 }
 
-/// Waits until all are at one height and stay there together; answers how long that took.
-async fn recover(stage: &Stage) -> Result<Duration, String> {
+/// Proves that all is well again: through every door a transaction becomes final, every node is connected to all
+/// others, and all are at one height. Answers what came of each.
+async fn recover(stage: &Stage) -> Vec<Result<String, String>> {
+    let begun = Instant::now();
+    let mut checks = Vec::new();
+    for door in 0..stage.clients.doors.len() {
+        let outcome = tokio::time::timeout(RECOVERY, probe(stage, door)).await;
+        let what =
+            format!("a transaction handed in at node {door} after the last fault becomes final");
+        checks.push(match outcome {
+            Ok(Outcome::Final { code: 0, .. }) => {
+                Ok(format!("{what} ({:.1?} after it)", begun.elapsed()))
+            }
+            other => Err(format!("{what}: {other:?}")),
+        });
+    }
+    let others = stage.clients.doors.len() as u32 - 1;
+    let all = |seen: &[StatusReply]| seen.iter().all(|s| s.peers == others);
+    let told =
+        |seen: &[StatusReply]| format!("{:?}", seen.iter().map(|s| s.peers).collect::<Vec<_>>());
+    checks.push(until(stage, "every node is connected to all others", all, told).await);
+    let level = |seen: &[StatusReply]| {
+        seen.iter()
+            .all(|s| s.height == seen[0].height && s.pool_transactions == 0)
+    };
+    let told =
+        |seen: &[StatusReply]| format!("{:?}", seen.iter().map(|s| s.height).collect::<Vec<_>>());
+    checks.push(
+        until(
+            stage,
+            "all nodes are at one height with nothing left to do",
+            level,
+            told,
+        )
+        .await,
+    );
+    checks
+}
+
+/// A transaction that nothing stands in the way of, through this door alone.
+async fn probe(stage: &Stage, door: usize) -> Outcome {
+    let mut clients = stage.clients.clone();
+    clients.doors = vec![stage.clients.doors[door].clone()];
+    let key = SecretKey::from_bytes(&digest(&format!("probe {}", clients.fresh())).0);
+    let action = enrol(&clients.cast.hospital_b, &key);
+    let tx = clients
+        .sign(&clients.cast.bureau, action, Some(&key))
+        .about("probe", None);
+    clients.submit("probe", 0, &tx).await
+}
+
+/// Asks all nodes until what they say is as wished.
+async fn until(
+    stage: &Stage,
+    what: &str,
+    wished: impl Fn(&[StatusReply]) -> bool,
+    told: impl Fn(&[StatusReply]) -> String,
+) -> Result<String, String> {
     let begun = Instant::now();
     loop {
-        let heights = heights(&stage.clients.doors).await;
-        if heights.iter().all(|h| *h == heights[0] && *h > 0) {
-            return Ok(begun.elapsed());
+        let mut seen = Vec::new();
+        for door in &stage.clients.doors {
+            seen.extend(clients::status(door).await);
+        }
+        if seen.len() == stage.clients.doors.len() && wished(&seen) {
+            return Ok(what.into());
         }
         if begun.elapsed() > RECOVERY {
-            return Err(format!("heights {heights:?} after {RECOVERY:?}"));
+            return Err(format!("{what}: {}", told(&seen)));
         }
         tokio::time::sleep(POLL).await;
     }
@@ -278,7 +371,7 @@ async fn recover(stage: &Stage) -> Result<Duration, String> {
 async fn examine(
     stage: &Stage,
     by_itself: Vec<String>,
-    recovered: Result<Duration, String>,
+    recovered: Vec<Result<String, String>>,
 ) -> Result<Findings, Failure> {
     let network = &stage.network;
     stage.clients.history.flush()?;
@@ -290,24 +383,39 @@ async fn examine(
     let homes: Vec<_> = network.nodes.iter().map(|node| node.home.clone()).collect();
     let mut ended = Ok(());
     let halt = || ended = network.stop_all();
-    let mut found = checker::check(&stage.clients.genesis, &urls, Some(&stage.history), &homes, halt).await;
+    let mut found = checker::check(
+        &stage.clients.genesis,
+        &urls,
+        Some(&stage.history),
+        &homes,
+        halt,
+    )
+    .await;
     ended?;
-    match recovered {
-        Ok(time) => {
-            found.passed.push(format!("all nodes were at one height {time:.1?} after the clients' last"))
+    for check in recovered {
+        match check {
+            Ok(what) => found.passed.push(what),
+            Err(why) => found.failed.push(why),
         }
-        Err(why) => found.failed.push(format!("all nodes come to one height: {why}")),
     }
     match by_itself.as_slice() {
         [] => found.passed.push("no node ended by itself".into()),
-        fallen => found.failed.push(format!("no node ends by itself: {fallen:#?}")),
+        fallen => found
+            .failed
+            .push(format!("no node ends by itself: {fallen:#?}")),
     }
     Ok(found)
 }
 
 fn report(found: &Findings) -> bool {
     println!("{:#?}", found.chain);
-    found.passed.iter().for_each(|what| println!("  ok      {what}"));
-    found.failed.iter().for_each(|what| println!("  FAILED  {what}"));
+    found
+        .passed
+        .iter()
+        .for_each(|what| println!("  ok      {what}"));
+    found
+        .failed
+        .iter()
+        .for_each(|what| println!("  FAILED  {what}"));
     found.is_clean()
 }
