@@ -7,7 +7,8 @@ use std::path::Path;
 use assent_genesis::testing;
 use assent_ledger::testing::{Four, Party, Scene, World};
 use assent_node::metrics::Metrics;
-use assent_node::reader::Reader;
+use assent_node::reader::{ReadError, Reader};
+use assent_node::repair::{REPORT, RepairError, repair};
 use assent_node::store::{DATABASE, OpenError, Store};
 use assent_proto::block::{PROTOCOL_VERSION, tx_root};
 use assent_proto::field::Message;
@@ -18,9 +19,9 @@ use assent_proto::transaction::{
 };
 use assent_proto::{
     Action, Address, ArtifactId, Block, BlockId, CertifiedHeader, CommitCertificate, GenesisHash, Hash,
-    Header, Height, ItemId, List, ObjectRef, PermitId, VerifiedTx,
+    Header, Height, ItemId, Leaf, List, ObjectRef, PermitId, VerifiedTx,
 };
-use assent_replica::{Commit, Storage};
+use assent_replica::{Commit, Gap, Past, Storage, Tip};
 use bytes::Bytes;
 
 fn open(home: &Path, genesis: &GenesisHash) -> Store {
@@ -87,6 +88,7 @@ impl Blocks {
             leaves: applied.changes,
             mountains: self.mountains.clone(),
             txs: txs.clone(),
+            next_validators: None,
         };
         self.world.block(txs).unwrap();
         commit
@@ -321,5 +323,271 @@ fn a_database_of_another_chain_or_in_use_is_refused() {
     drop(store);
     let other = GenesisHash(Hash([9; 32]));
     assert!(matches!(Store::open(home.path(), &other, Metrics::new().0), Err(OpenError::OtherChain { .. })));
+    open(home.path(), &genesis);
+}
+
+/// What an older block leaves behind is the same whether it was executed here or fetched from others.
+#[test]
+fn a_filled_block_leaves_what_a_committed_one_does() {
+    let home = tempfile::tempdir().unwrap();
+    let mut blocks = Blocks::new();
+    let genesis = *blocks.world.genesis();
+    let commits: Vec<_> = [3, 1, 4].map(|n| blocks.next(n)).into();
+    let mut store = open(home.path(), &genesis);
+    let gap = Gap { from: Height(1), to: Height(3) };
+    store.begin_snapshot().unwrap();
+    store.put_leaves(&blocks.world.state().leaves().cloned().collect::<Vec<_>>()).unwrap();
+    let last = &commits[2];
+    let tip = Tip { certified: last.certified.clone(), mountains: last.mountains.clone() };
+    store.finish_snapshot(&tip, &[], &[gap]).unwrap();
+    let reader = store.reader();
+    assert!(matches!(reader.events(Height(2)), Err(ReadError::NotYet(Height(2)))), "not an empty list");
+    for (commit, left) in commits.iter().zip([2u64, 1, 0]).rev() {
+        let bodies = commit.txs.iter().map(|tx| (tx.body_id(), tx.body().clone())).collect();
+        let past = Past {
+            certified: commit.certified.clone(),
+            block: commit.block.clone(),
+            bodies,
+            receipts: commit.receipts.clone(),
+            events: commit.events.clone(),
+        };
+        let below = commit.height().previous().unwrap();
+        let gaps: Vec<_> = (below.0 > 0).then_some(Gap { from: Height(1), to: below }).into_iter().collect();
+        store.fill(&past, &gaps).unwrap();
+        assert_eq!(store.gaps().unwrap(), gaps, "{left}");
+    }
+    commits.iter().for_each(|c| holds(&reader, c));
+    drop((store, reader));
+    let store = open(home.path(), &genesis);
+    commits.iter().for_each(|c| holds(&store.reader(), c));
+    for leaf in blocks.world.state().leaves() {
+        assert_eq!(store.reader().leaf(&leaf.object).unwrap().as_ref(), Some(leaf));
+    }
+}
+
+/// A state that is being taken in is nowhere to be seen before it is whole, and gone after a crash.
+#[test]
+fn a_state_is_taken_in_whole_or_not_at_all() {
+    let home = tempfile::tempdir().unwrap();
+    let mut blocks = Blocks::new();
+    let genesis = *blocks.world.genesis();
+    let first = blocks.next(2);
+    let before: Vec<_> = blocks.world.state().leaves().cloned().collect();
+    let later: Vec<_> = (0..3).map(|_| blocks.next(2)).collect();
+    let after: Vec<_> = blocks.world.state().leaves().cloned().collect();
+    let stored = |store: &mut Store| {
+        let mut leaves = Vec::new();
+        store.leaves(&mut |l| leaves.push(l)).unwrap();
+        leaves.sort_by_key(|l| l.object.path());
+        leaves
+    };
+    let mut commit = first.clone();
+    commit.leaves = before.clone();
+    let tip = Tip { certified: later[2].certified.clone(), mountains: later[2].mountains.clone() };
+    {
+        let mut store = open(home.path(), &genesis);
+        store.commit(&commit).unwrap();
+        store.begin_snapshot().unwrap();
+        store.put_leaves(&after[..after.len() / 2]).unwrap();
+        assert_eq!(stored(&mut store), before);
+        assert_eq!(store.tip().unwrap().unwrap().certified, first.certified);
+    }
+    {
+        let mut store = open(home.path(), &genesis);
+        assert_eq!(stored(&mut store), before, "what was not finished is gone");
+        store.begin_snapshot().unwrap();
+        store.put_leaves(&[leaf_of_nobody()]).unwrap();
+        // Begun anew: what came before does not stay.
+        store.begin_snapshot().unwrap();
+        for part in after.chunks(3) {
+            store.put_leaves(part).unwrap();
+        }
+        store.finish_snapshot(&tip, &[], &[Gap { from: Height(2), to: Height(4) }]).unwrap();
+        assert_eq!(stored(&mut store), after);
+    }
+    let mut store = open(home.path(), &genesis);
+    assert_eq!(stored(&mut store), after);
+    assert_eq!(store.tip().unwrap().unwrap().certified, later[2].certified);
+    assert_eq!(store.gaps().unwrap(), [Gap { from: Height(2), to: Height(4) }]);
+    // And the state goes on in its new table.
+    let next = blocks.next(1);
+    store.commit(&next).unwrap();
+    for leaf in &next.leaves {
+        assert_eq!(store.reader().leaf(&leaf.object).unwrap().as_ref(), Some(leaf));
+    }
+    drop(store);
+    let mut store = open(home.path(), &genesis);
+    let held: Vec<_> = blocks.world.state().leaves().cloned().collect();
+    assert_eq!(stored(&mut store), held);
+}
+
+fn leaf_of_nobody() -> Leaf {
+    let object = ObjectRef::from(ItemId::of(999, 999));
+    Leaf { object, content: Bytes::from_static(b"nobody"), trail: object.new_trail() }
+}
+
+/// Every change of the validators is kept with the block that decided it, and evidence gets those below it.
+#[test]
+fn changes_of_validators_are_kept_as_links() {
+    let home = tempfile::tempdir().unwrap();
+    let mut blocks = Blocks::new();
+    let genesis = *blocks.world.genesis();
+    let next = testing::four().0.validators().clone();
+    let mut store = open(home.path(), &genesis);
+    let commits: Vec<_> = (0..5)
+        .map(|i| {
+            let mut commit = blocks.next(1);
+            commit.next_validators = (i % 2 == 1).then(|| next.clone());
+            store.commit(&commit).unwrap();
+            commit
+        })
+        .collect();
+    let links = store.links().unwrap();
+    let heights: Vec<_> = links.iter().map(|l| l.certified.header.height.0).collect();
+    assert_eq!(heights, [2, 4]);
+    assert!(links.iter().all(|l| l.next == next));
+    assert_eq!(store.reader().links(Height(2)).unwrap().len(), 0, "a change counts from the next height on");
+    assert_eq!(store.reader().links(Height(3)).unwrap(), links[..1]);
+    let receipt = &commits[4].receipts[0];
+    let evidence = store.reader().evidence(receipt, commits[4].txs[0].bytes()).unwrap();
+    assert_eq!(evidence[0].links[..], links[..]);
+}
+
+#[test]
+fn a_database_of_an_earlier_layout_is_refused_with_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let genesis = testing::four().0.hash();
+    drop(open(home.path(), &genesis));
+    {
+        let mut options = rocksdb::Options::default();
+        options.create_missing_column_families(true);
+        let path = home.path().join(DATABASE);
+        let tables = rocksdb::DB::list_cf(&options, &path).unwrap();
+        let db = rocksdb::DB::open_cf(&options, &path, tables).unwrap();
+        db.put_cf(db.cf_handle("meta").unwrap(), b"layout", b"1").unwrap();
+    }
+    let error = Store::open(home.path(), &genesis, Metrics::new().0).err().unwrap();
+    let words = error.to_string();
+    assert!(words.starts_with("E-LAYOUT") && words.contains("assentd repair"), "{words}");
+    assert!(words.contains("layout 1") && words.contains("layout 2"), "{words}");
+}
+
+/// A value that RocksDB hands out whole and that is not what was committed is not handed on.
+#[test]
+fn a_block_that_is_not_what_was_committed_is_found_when_it_is_read() {
+    let home = tempfile::tempdir().unwrap();
+    let mut blocks = Blocks::new();
+    let genesis = *blocks.world.genesis();
+    let commits: Vec<_> = (0..3).map(|_| blocks.next(3)).collect();
+    {
+        let mut store = open(home.path(), &genesis);
+        commits.iter().for_each(|c| store.commit(c).unwrap());
+    }
+    let length = commits[1].block.len();
+    for at in (0..length).step_by(length / 12) {
+        let mut bytes = commits[1].block.to_vec();
+        bytes[at] ^= 4;
+        {
+            let options = rocksdb::Options::default();
+            let path = home.path().join(DATABASE);
+            let tables = rocksdb::DB::list_cf(&options, &path).unwrap();
+            let db = rocksdb::DB::open_cf(&options, &path, tables).unwrap();
+            db.put_cf(db.cf_handle("blocks").unwrap(), 2u64.to_be_bytes(), &bytes).unwrap();
+        }
+        let metrics = Metrics::new().0;
+        let mut store = Store::open(home.path(), &genesis, metrics.clone()).unwrap();
+        let read = store.reader().block(Height(2));
+        assert!(matches!(read, Err(ReadError::Damaged { height: Height(2), .. })), "byte {at}: {read:?}");
+        assert_eq!(store.block(Height(2)).unwrap(), None, "served to nobody");
+        assert_eq!(metrics.damaged.get(), 1);
+        assert!(store.block(Height(1)).unwrap().is_some() && store.block(Height(3)).unwrap().is_some());
+    }
+}
+
+/// A flipped byte in a table file is found by its checksum: the old block is not served, the state stops the
+/// node with the command that repairs it.
+#[test]
+fn rot_in_the_files_is_found_and_never_used() {
+    let home = tempfile::tempdir().unwrap();
+    let mut blocks = Blocks::new();
+    let genesis = *blocks.world.genesis();
+    let commits: Vec<_> = (0..30).map(|_| blocks.next(10)).collect();
+    {
+        let mut store = open(home.path(), &genesis);
+        commits.iter().for_each(|c| store.commit(c).unwrap());
+    }
+    // Reopening moves what was in the log into table files.
+    drop(open(home.path(), &genesis));
+    let files = fs::read_dir(home.path().join(DATABASE)).unwrap().map(|e| e.unwrap().path());
+    let files: Vec<_> = files.filter(|p| p.extension().is_some_and(|e| e == "sst")).collect();
+    assert!(files.len() >= 5, "{files:?}");
+    let mut found = 0;
+    for file in files {
+        let rotten = tempfile::tempdir().unwrap();
+        copy(&home.path().join(DATABASE), &rotten.path().join(DATABASE));
+        let path = rotten.path().join(DATABASE).join(file.file_name().unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 4;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let mut store = match Store::open(rotten.path(), &genesis, Metrics::new().0) {
+            Ok(store) => store,
+            Err(error) => {
+                assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+                found += 1;
+                continue;
+            }
+        };
+        let mut leaves = Vec::new();
+        let mut damaged = store.leaves(&mut |l| leaves.push(l)).is_err();
+        for commit in &commits {
+            let height = commit.height();
+            match store.block(height).unwrap() {
+                Some((block, _)) => assert_eq!(block, commit.block),
+                None => damaged = true,
+            }
+            match store.events(height).unwrap() {
+                Some(events) => assert_eq!(events, commit.events),
+                None => damaged = true,
+            }
+        }
+        found += u32::from(damaged);
+    }
+    assert!(found >= 3, "rot was found in {found} files");
+}
+
+/// The command that repairs keeps what keeps the node from contradicting itself.
+#[test]
+fn a_repair_moves_the_database_aside_and_keeps_the_height_of_the_newest_signature() {
+    let home = tempfile::tempdir().unwrap();
+    let mut blocks = Blocks::new();
+    let genesis = *blocks.world.genesis();
+    let commits: Vec<_> = (0..3).map(|_| blocks.next(2)).collect();
+    assert!(matches!(repair(home.path(), &genesis), Err(RepairError::NoDatabase(_))));
+    let mut store = open(home.path(), &genesis);
+    commits.iter().for_each(|c| store.commit(c).unwrap());
+    store.log_mark(Height(4)).unwrap();
+    store.log_append(b"what was signed at 4").unwrap();
+    store.log_sync().unwrap();
+    assert!(matches!(repair(home.path(), &genesis), Err(RepairError::Running(_))), "it runs");
+    drop(store);
+    let other = GenesisHash(Hash([9; 32]));
+    assert!(matches!(repair(home.path(), &other), Err(RepairError::OtherChain { .. })));
+
+    fs::write(home.path().join(REPORT), br#"{ "height": 4 }"#).unwrap();
+    let done = repair(home.path(), &genesis).unwrap();
+    assert_eq!(done.signed, Some(Height(4)));
+    assert_eq!(done.aside, home.path().join("db.diverged-4"));
+    assert!(done.aside.join(REPORT).exists() && !home.path().join(REPORT).exists());
+    let mut store = open(home.path(), &genesis);
+    assert!(store.tip().unwrap().is_none(), "an empty chain");
+    assert_eq!(store.log_marked().unwrap(), Height(4));
+    assert_eq!(store.log_read().unwrap(), b"what was signed at 4", "the vote log stays");
+    drop(store);
+
+    // Once more, now damaged beyond reading: it is moved aside all the same, under a name of its own.
+    fs::write(home.path().join(DATABASE).join("CURRENT"), b"nonsense").unwrap();
+    let done = repair(home.path(), &genesis).unwrap();
+    assert_eq!((done.signed, done.aside), (None, home.path().join("db.damaged-0")));
     open(home.path(), &genesis);
 }
