@@ -35,6 +35,17 @@ pub enum Kind {
     NoPrecommits,
 }
 
+/// What is on its way, as far as it matters to the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// To all.
+    ToAll,
+    /// A precommit, to all.
+    Precommit,
+    /// To one, over a connection: it may be late or be lost with it, but does not come twice.
+    ToOne,
+}
+
 /// Links out of order for a while. One-way: a partition has one for each direction that it cuts.
 #[derive(Clone, Debug)]
 pub struct Trouble {
@@ -73,21 +84,14 @@ impl Network {
     }
 
     /// After how many ms each copy of a message arrives; none if it is lost.
-    pub fn ways(
-        &self,
-        now: TimeMs,
-        from: usize,
-        to: usize,
-        precommit: bool,
-        random: &mut Random,
-    ) -> Vec<u64> {
+    pub fn ways(&self, now: TimeMs, from: usize, to: usize, what: Told, random: &mut Random) -> Vec<u64> {
         let Weather { lost, repeated, way_ms } = self.weather;
         let mut held = 0;
         for t in &self.troubles {
             if now < t.until && t.from.contains(&from) && t.to.contains(&to) {
                 match t.kind {
                     Kind::Cut => return Vec::new(),
-                    Kind::NoPrecommits if precommit => return Vec::new(),
+                    Kind::NoPrecommits if what == Told::Precommit => return Vec::new(),
                     Kind::NoPrecommits => {}
                     Kind::Clogged => held = held.max(t.until.0 - now.0),
                 }
@@ -96,7 +100,7 @@ impl Network {
         if random.chance(lost) {
             return Vec::new();
         }
-        let copies = if random.chance(repeated) { 2 } else { 1 };
+        let copies = if random.chance(repeated) && what != Told::ToOne { 2 } else { 1 };
         (0..copies).map(|_| held + 1 + random.below(way_ms)).collect()
     }
 }

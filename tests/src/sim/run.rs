@@ -24,7 +24,7 @@ use super::council;
 use super::disk::{Disk, Rot, Unsynced};
 use super::invariants::Watch;
 use super::machine::Machine;
-use super::network::{Network, Trouble, Weather};
+use super::network::{Network, Told, Trouble, Weather};
 use super::workload::{Step, What};
 use super::{Founding, Random};
 
@@ -666,7 +666,7 @@ impl Sim {
             if let Ok(message) = &message {
                 self.watch.overhears(&self.addresses[at], message);
             }
-            self.send(at, to, &bytes, None, message.as_ref().is_ok_and(is_precommit));
+            self.send(at, to, &bytes, None, message.as_ref().map_or(Told::ToAll, told));
         }
     }
 
@@ -674,9 +674,9 @@ impl Sim {
         match output {
             Output::Broadcast(message) => {
                 self.hold_to(at, &message);
-                let (bytes, precommit) = (message.encode(), is_precommit(&message));
+                let (bytes, what) = (message.encode(), told(&message));
                 for to in (0..self.machines.len()).filter(|to| *to != at) {
-                    self.send(at, to, &bytes, None, precommit);
+                    self.send(at, to, &bytes, None, what);
                 }
             }
             Output::Send { to, message } => {
@@ -689,7 +689,7 @@ impl Sim {
                 }
                 for to in to.into_iter().filter(|to| *to != at) {
                     let life = Some(self.machines[to].life);
-                    self.send(at, to, &bytes, life, false);
+                    self.send(at, to, &bytes, life, Told::ToOne);
                 }
             }
             Output::Committed(commit, state) => {
@@ -736,9 +736,9 @@ impl Sim {
     }
 
     /// What a machine says leaves it when its disk is done.
-    fn send(&mut self, from: usize, to: usize, bytes: &Bytes, life: Option<u64>, precommit: bool) {
+    fn send(&mut self, from: usize, to: usize, bytes: &Bytes, life: Option<u64>, what: Told) {
         let held = self.machines[from].busy_until.0.saturating_sub(self.now.0);
-        for ms in self.network.ways(self.now, from, to, precommit, &mut self.random) {
+        for ms in self.network.ways(self.now, from, to, what, &mut self.random) {
             self.after(held + ms, Event::Deliver { from, to, bytes: bytes.clone(), life });
         }
     }
@@ -859,7 +859,9 @@ fn stops_for_damage(fault: &Fault) -> bool {
     matches!(fault, Fault::Storage(_) | Fault::DamagedState { .. } | Fault::DamagedBlock { .. })
 }
 
-fn is_precommit(message: &PeerMessage) -> bool {
-    let PeerMessage::Consensus(ConsensusMessage::Vote(vote)) = message else { return false };
-    vote.kind == VoteKind::Precommit
+fn told(message: &PeerMessage) -> Told {
+    match message {
+        PeerMessage::Consensus(ConsensusMessage::Vote(v)) if v.kind == VoteKind::Precommit => Told::Precommit,
+        _ => Told::ToAll,
+    }
 }
