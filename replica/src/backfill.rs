@@ -416,13 +416,11 @@ fn named_parent(block: &Block) -> Option<(Height, BlockId, CommitCertificate)> {
     Some((below, block.header.parent, block.parent_certificate.clone()?))
 }
 
+/// A block's bodies under their ids, and what came of each.
+type Outcome = (Vec<(BodyId, Body)>, Vec<Receipt>);
+
 /// The bodies and receipts of a block's transactions, as its events show what came of them.
-fn outcome(
-    genesis: &GenesisHash,
-    header: &Header,
-    block: &Block,
-    events: &[Event],
-) -> Option<(Vec<(BodyId, Body)>, Vec<Receipt>)> {
+fn outcome(genesis: &GenesisHash, header: &Header, block: &Block, events: &[Event]) -> Option<Outcome> {
     let (mut bodies, mut receipts, mut first) = (Vec::new(), Vec::new(), 0u32);
     for (index, bytes) in (0u32..).zip(&block.transactions) {
         let envelope = Envelope::decode(bytes).ok()?;

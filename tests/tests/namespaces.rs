@@ -26,6 +26,7 @@ const POLL: Duration = Duration::from_millis(100);
 const PASSPHRASE: &str = "nobody relies on this";
 
 /// Says a line past the capture of output.
+#[allow(clippy::explicit_write, reason = "eprintln is captured")]
 fn say(line: &str) {
     writeln!(std::io::stderr(), "{line}").unwrap();
 }

@@ -99,12 +99,17 @@ impl Council {
     }
 }
 
+/// Takes one validator out of a set.
+fn without(at: usize) -> impl Fn(&mut Vec<Validator>) + Copy {
+    move |v| {
+        v.remove(at);
+    }
+}
+
 /// Does what governance answers with this code.
 pub(crate) fn provoke(code: Denial) -> Result<(), Denial> {
     let mut c = Council::new();
-    let shorter = |v: &mut Vec<Validator>| {
-        v.pop();
-    };
+    let shorter = without(3);
     let parameters = || default_parameters_with(|_| ());
     match code {
         Denial::NoSuchProposal => c.approve(1, ProposalId(digest("none"))).map(drop),
@@ -148,7 +153,7 @@ pub(crate) fn provoke(code: Denial) -> Result<(), Denial> {
         Denial::NoLiveQuorum => {
             c.miss(3);
             // One of three is known to be silent, and two of three are no quorum.
-            c.propose(c.edit(20, &[], |v| drop(v.remove(0)))).map(drop)
+            c.propose(c.edit(20, &[], without(0))).map(drop)
         }
         Denial::BadValidatorSet => c.propose(c.edit(20, &[], Vec::clear)).map(drop),
         Denial::MissingPossession => {
@@ -183,7 +188,7 @@ fn default_parameters_with(edit: impl FnOnce(&mut Parameters)) -> Change {
 #[test]
 fn a_change_is_in_force_with_the_approval_that_makes_the_quorum_and_votes_from_its_height_on() {
     let mut c = Council::new();
-    let id = c.propose(c.edit(10, &[], |v| drop(v.pop()))).unwrap();
+    let id = c.propose(c.edit(10, &[], without(3))).unwrap();
     c.approve(1, id).unwrap();
     assert!(validators(c.world.state()).pending.is_none(), "two of four are no quorum");
     assert_eq!(c.keys_at(10).len(), 4);
@@ -235,7 +240,7 @@ fn what_could_stop_the_chain_is_refused_beforehand() {
     c.miss(3);
     assert_eq!(preview(&c, &one), Err(Denial::NoLiveQuorum), "three of five");
     assert_eq!(c.propose(one.clone()), Err(Denial::NoLiveQuorum), "the chain says what the dry run said");
-    let without_the_silent = c.edit(50, &[], |v| drop(v.remove(3)));
+    let without_the_silent = c.edit(50, &[], without(3));
     assert_eq!(preview(&c, &without_the_silent), Ok(()), "the dead can be taken out");
     // A good turn shows that it lives.
     c.world.see(ParentTurns { missed: vec![], proposer: Some(c.address(3)), signers: vec![] });
@@ -243,11 +248,13 @@ fn what_could_stop_the_chain_is_refused_beforehand() {
     assert_eq!(preview(&c, &one), Ok(()));
 }
 
+type Edit<'a> = Box<dyn Fn(&mut Vec<Validator>) + 'a>;
+
 #[test]
 fn malformed_sets_and_nodes_are_refused() {
     let c = Council::new();
     let stranger = secret("stranger");
-    let bad: Vec<Box<dyn Fn(&mut Vec<Validator>)>> = vec![
+    let bad: Vec<Edit> = vec![
         Box::new(|v| v.push(v[0].clone())),
         Box::new(|v| v[0].power = 0),
         Box::new(|v| v[0].power = POWER_MAX + 1),

@@ -43,6 +43,7 @@ const REPORTS_MAX: usize = 3;
 const VERIFIED_MAX: usize = 4_096;
 
 /// What is going to happen.
+#[allow(clippy::large_enum_variant, reason = "few at a time")]
 enum Event {
     Deliver {
         from: usize,
@@ -648,7 +649,7 @@ impl Sim {
     fn must_vote(&mut self, at: usize) {
         let machine = &self.machines[at];
         // Who abstains does so for a height: it is enough to look now and then.
-        if machine.steps % LOOKS_EVERY != 0 {
+        if !machine.steps.is_multiple_of(LOOKS_EVERY) {
             return;
         }
         let abstains = machine.replica().and_then(|r| r.status().abstaining);
