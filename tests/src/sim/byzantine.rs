@@ -359,7 +359,8 @@ impl Liar {
                 Behaviour::ProposesUntimely => self.untimely(replica.state(), &block, random),
                 _ => None,
             };
-            if let Some(twin) = twin.filter(|t| t.header.id() != part.block) {
+            // With one id for body and envelope another body could stand under the same header.
+            if let Some(twin) = twin.filter(|t| *t != block) {
                 self.instead.insert(part.block, twin.header.id());
                 twins.insert(part.block, twin);
             }
