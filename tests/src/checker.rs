@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use assent_client::rpc::api;
 use assent_genesis::Genesis;
@@ -22,7 +23,7 @@ use assent_proto::{
 };
 use serde_json::Value;
 
-use crate::clients::{Door, door};
+use crate::clients::{self, Door, door};
 
 /// What was proved, and what was found wrong.
 #[derive(Debug, Default)]
@@ -94,15 +95,12 @@ pub async fn check(
 ) -> Findings {
     let mut findings = Findings::default();
     let mut chains = Vec::new();
+    let goal = highest(urls).await;
     for (i, url) in urls.iter().enumerate() {
         let what = format!("node {i}: certificates, hash chain, roots, signatures and trails of every block");
-        match read_chain(genesis, url).await {
-            Ok(chain) => {
-                findings.note(what, Ok(()));
-                chains.push(chain);
-            }
-            Err(why) => findings.note(what, Err(why)),
-        }
+        let chain = read_chain(genesis, url, goal).await;
+        findings.note(what, chain.as_ref().map(|_| ()).map_err(Clone::clone));
+        chains.push(chain.unwrap_or_default());
     }
     findings.note("the nodes say the height and state root of their newest block", tips(urls, &chains).await);
     findings.note("no two nodes hold different blocks at a height", no_fork(&chains));
@@ -129,18 +127,34 @@ pub async fn check(
 
 // ---- One node's chain
 
-async fn read_chain(genesis: &Genesis, url: &str) -> Result<Chain, String> {
+/// How long a node may take to reach the height that another one had.
+const LAG_MAX: Duration = Duration::from_secs(60);
+
+/// The newest height that a node tells of. All are read up to there: heartbeats go on meanwhile.
+async fn highest(urls: &[String]) -> Height {
+    let mut highest = 0;
+    for url in urls {
+        if let Ok(door) = door(url) {
+            highest = highest.max(clients::status(&door).await.map_or(0, |s| s.height));
+        }
+    }
+    Height(highest)
+}
+
+/// Reads a node's chain up to a height, which it reaches if it is not there yet.
+async fn read_chain(genesis: &Genesis, url: &str, goal: Height) -> Result<Chain, String> {
     let mut client = door(url).map_err(|e| e.to_string())?;
-    let status = client.get_status(api::StatusRequest {}).await.map_err(|e| e.to_string())?.into_inner();
     let mut walk = Walk::new(genesis, announced_sets(&mut client).await?);
-    let follow = api::FollowRequest { from_height: 1, to_height: status.height };
+    let follow = api::FollowRequest { from_height: 1, to_height: goal.0 };
     let mut events = client.follow(follow).await.map_err(|e| e.to_string())?.into_inner();
-    for height in (1..=status.height).map(Height) {
-        let (block, certificate) = read_block(&mut client, height).await?;
-        let of_block = events.message().await.map_err(|e| e.to_string())?;
+    for height in (1..=goal.0).map(Height) {
+        let of_block = tokio::time::timeout(LAG_MAX, events.message()).await;
+        let of_block = of_block.map_err(|_| format!("it does not reach block {height} of {goal}"))?;
+        let of_block = of_block.map_err(|e| e.to_string())?;
         let of_block = of_block.ok_or_else(|| format!("the events end before block {height}"))?.events;
         let of_block = of_block.into_iter().map(|e| Event::read(e, "event"));
         let of_block = of_block.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+        let (block, certificate) = read_block(&mut client, height).await?;
         walk.step(&block, certificate, &of_block).map_err(|why| format!("block {height}: {why}"))?;
     }
     Ok(walk.chain)

@@ -16,10 +16,9 @@ use assent_client::rpc::api::{self, TransactionStatus};
 use assent_genesis::Genesis;
 use assent_ledger::testing::{Party, anchor_of, digest, enrol, list, record};
 use assent_proto::field::{Element, Message};
-use assent_proto::state::ObjectRef;
 use assent_proto::transaction::*;
 use assent_proto::{
-    Author, BodyId, Commitment, Day, Denial, Envelope, Hash, Height, Receipt, TimeMs, ids::*, merkle,
+    Author, BodyId, Commitment, Day, Envelope, Hash, Height, Receipt, TimeMs, ids::*, merkle,
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -171,6 +170,7 @@ pub struct Clients {
     /// What they were told.
     pub history: Arc<History>,
     sequence: Arc<AtomicU64>,
+    expiry: Arc<AtomicU64>,
 }
 
 /// A transaction to be handed in.
@@ -216,7 +216,7 @@ impl Clients {
         history: Arc<History>,
     ) -> Result<Clients, tonic::transport::Error> {
         let doors = urls.iter().map(|url| door(url)).collect::<Result<_, _>>()?;
-        Ok(Clients { genesis, cast, doors, history, sequence: Arc::default() })
+        Ok(Clients { genesis, cast, doors, history, sequence: Arc::default(), expiry: Arc::default() })
     }
 
     /// A number that nothing else in the run has.
@@ -227,8 +227,11 @@ impl Clients {
     /// Signs, with a second key where the action wants one.
     pub fn sign(&self, by: &Party, action: Action, second: Option<&assent_proto::SecretKey>) -> Signed {
         let genesis = self.genesis.hash();
-        // Also a body that was signed before is a new one a millisecond later.
-        let expires_at = TimeMs(now_ms() + LIFE.as_millis() as u64 + self.fresh() % 1000);
+        // No two bodies expire in the same millisecond: also what was signed before is a new body.
+        let earliest = now_ms() + LIFE.as_millis() as u64;
+        let later = |last: u64| Some(earliest.max(last + 1));
+        let last = self.expiry.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+        let expires_at = TimeMs(earliest.max(last.expect("there is always a later one") + 1));
         let body = Body { chain: genesis.tag(), expires_at, author: by.author, action };
         let keys: Vec<_> = std::iter::once(&by.key).chain(second).collect();
         let envelope = Envelope::sign(&genesis, &body, &keys);
@@ -375,7 +378,7 @@ struct Account {
 }
 
 /// Lives a person's life until it is told to stop: grants for one use that are asked for through two doors at once,
-/// revocations against uses, revocations before their grants, deaths and births of accounts.
+/// revocations against uses, revocations before their grants; now and then with a new account.
 pub async fn live(
     clients: Clients,
     n: u64,
@@ -544,14 +547,4 @@ impl Person<'_> {
         self.submit(elsewhere, &grant).await;
         self.submit(door, &self.request(account, id, "after-revocation")).await;
     }
-}
-
-/// The name of a denial's number, for people.
-pub fn denial_name(code: u32) -> &'static str {
-    Denial::from_number(code).map_or("?", Denial::name)
-}
-
-/// The trail of a grant.
-pub fn trail_of(grant: GrantId) -> ObjectRef {
-    grant.into()
 }

@@ -75,11 +75,9 @@ impl Name {
         Some(Name { pid: numbers.next()??, run: numbers.next()?? })
     }
 
-    /// Whether the process that made it is still there.
+    /// Whether the process that made it may still be there.
     fn is_alive(self) -> bool {
-        let exe = std::fs::read_link(format!("/proc/{}/exe", self.pid)).unwrap_or_default();
-        let program = exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        ["assent-chaos", "namespaces-", "assent_tests-"].iter().any(|p| program.starts_with(p))
+        std::path::Path::new("/proc").join(self.pid.to_string()).exists()
     }
 }
 
