@@ -729,7 +729,12 @@ impl Sim {
 
     fn hold_to(&mut self, at: usize, message: &PeerMessage) {
         let address = self.addresses[at];
-        if self.machines[at].liar.is_none() && !self.machines[at].twin {
+        // Whose disk was replaced knows what it said only from the others, as long as none of them restarted.
+        let others = self.machines.iter().enumerate().filter(|(other, _)| *other != at);
+        let remembered = || others.into_iter().all(|(_, m)| m.life <= 1);
+        let machine = &self.machines[at];
+        let honest = machine.liar.is_none() && !machine.twin;
+        if machine.is_sound() || (honest && remembered()) {
             self.watch.says(&address, message);
         } else {
             self.watch.overhears(&address, message);
