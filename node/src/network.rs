@@ -549,6 +549,9 @@ impl Network {
     fn begin(&mut self, peer: PeerId, incoming: bool) {
         let since = *self.since.entry(peer).or_insert_with(Instant::now);
         if incoming && since.elapsed() > DIALLED_TWICE_MAX {
+            // Once: what was lost may take its time to close, and the peer dials again meanwhile. Closing that too
+            // each time would make it one that reconnects too often.
+            self.since.insert(peer, Instant::now());
             tracing::info!(%peer, validator = self.name(&peer), "dialled anew; closing what it has lost");
             // It is connected: this closes every connection to it.
             let _ = self.swarm.disconnect_peer_id(peer);
