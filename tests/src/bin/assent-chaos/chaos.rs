@@ -43,27 +43,19 @@ pub(crate) async fn run(arguments: &Chaos) -> Result<bool, Failure> {
     let found = examine(&stage, by_itself, recovered).await?;
     let well = report(&found);
     if arguments.out.is_some() || !well {
-        println!(
-            "everything is in {}",
-            stage.keep(arguments.out.as_deref())?.display()
-        );
+        println!("everything is in {}", stage.keep(arguments.out.as_deref())?.display());
     }
-    println!(
-        "{} passed, {} failed",
-        found.passed.len(),
-        found.failed.len()
-    );
+    println!("{} passed, {} failed", found.passed.len(), found.failed.len());
     Ok(well)
 }
 
 /// What the wire is like when nothing special happens.
 fn ordinary_day(wire: &Wire, random: &mut Random) {
     let mut delays = [[0; hosts::HOSTS_MAX]; hosts::HOSTS_MAX];
-    for a in 0..hosts::HOSTS_MAX {
-        for b in 0..a {
-            delays[a][b] = random.pick(&DELAYS_MS);
-            delays[b][a] = delays[a][b];
-        }
+    let pairs = (0..hosts::HOSTS_MAX).flat_map(|a| (0..a).map(move |b| (a, b)));
+    for (a, b) in pairs {
+        let delay = random.pick(&DELAYS_MS);
+        (delays[a][b], delays[b][a]) = (delay, delay);
     }
     wire.edit(|from, to, path| {
         path.delay = Duration::from_millis(delays[from][to]);
@@ -72,24 +64,13 @@ fn ordinary_day(wire: &Wire, random: &mut Random) {
 }
 
 /// Lets clients live and things break until the time is over. Answers which nodes ended by themselves.
-async fn break_things(
-    stage: &Stage,
-    arguments: &Chaos,
-    random: &mut Random,
-) -> Result<Vec<String>, Failure> {
+async fn break_things(stage: &Stage, arguments: &Chaos, random: &mut Random) -> Result<Vec<String>, Failure> {
     let catalogue = clients::lay_ground(&stage.clients).await;
     let stop = Arc::new(AtomicBool::new(false));
     let mut persons = tokio::task::JoinSet::new();
     for n in 0..arguments.persons {
         let pace = Duration::from_millis(arguments.pace_ms);
-        persons.spawn(clients::live(
-            stage.clients.clone(),
-            n,
-            arguments.seed,
-            catalogue,
-            stop.clone(),
-            pace,
-        ));
+        persons.spawn(clients::live(stage.clients.clone(), n, arguments.seed, catalogue, stop.clone(), pace));
     }
     let (tell, told) = mpsc::channel();
     let breaker = |seed| Breaker {
@@ -98,10 +79,7 @@ async fn break_things(
         stop: stop.clone(),
         tell: tell.clone(),
     };
-    let (on_wire, on_processes) = (
-        breaker(random.below(1 << 40)),
-        breaker(random.below(1 << 40)),
-    );
+    let (on_wire, on_processes) = (breaker(random.below(1 << 40)), breaker(random.below(1 << 40)));
     let breakers = [
         std::thread::spawn(move || on_wire.break_the_wire()),
         std::thread::spawn(move || on_processes.break_processes()),
@@ -110,10 +88,7 @@ async fn break_things(
     while !clock.is_over() {
         told.try_iter().for_each(|line: String| clock.say(&line));
         let heights = heights(&stage.clients.doors).await;
-        clock.show(format!(
-            "heights {heights:?}; {}",
-            stage.clients.history.tally
-        ));
+        clock.show(format!("heights {heights:?}; {}", stage.clients.history.tally));
         tokio::time::sleep(POLL).await;
     }
     clock.stop();
@@ -277,15 +252,8 @@ impl Breaker {
         for (i, node) in self.network.nodes.iter().enumerate() {
             if self.network.has_ended(i)? {
                 let log = self.network.log(i);
-                let last = log
-                    .lines()
-                    .rev()
-                    .find(|l| l.contains("ERROR") || l.contains("fault"));
-                fallen.push(format!(
-                    "node {i} ({}): {}",
-                    node.slug,
-                    last.unwrap_or("its log says nothing")
-                ));
+                let last = log.lines().rev().find(|l| l.contains("ERROR") || l.contains("fault"));
+                fallen.push(format!("node {i} ({}): {}", node.slug, last.unwrap_or("its log says nothing")));
                 self.say(format!("node {i} ended by itself"));
                 self.network.start(i)?;
             }
@@ -301,35 +269,20 @@ async fn recover(stage: &Stage) -> Vec<Result<String, String>> {
     let mut checks = Vec::new();
     for door in 0..stage.clients.doors.len() {
         let outcome = tokio::time::timeout(RECOVERY, probe(stage, door)).await;
-        let what =
-            format!("a transaction handed in at node {door} after the last fault becomes final");
+        let what = format!("a transaction handed in at node {door} after the last fault becomes final");
         checks.push(match outcome {
-            Ok(Outcome::Final { code: 0, .. }) => {
-                Ok(format!("{what} ({:.1?} after it)", begun.elapsed()))
-            }
+            Ok(Outcome::Final { code: 0, .. }) => Ok(format!("{what} ({:.1?} after it)", begun.elapsed())),
             other => Err(format!("{what}: {other:?}")),
         });
     }
     let others = stage.clients.doors.len() as u32 - 1;
     let all = |seen: &[StatusReply]| seen.iter().all(|s| s.peers == others);
-    let told =
-        |seen: &[StatusReply]| format!("{:?}", seen.iter().map(|s| s.peers).collect::<Vec<_>>());
+    let told = |seen: &[StatusReply]| format!("{:?}", seen.iter().map(|s| s.peers).collect::<Vec<_>>());
     checks.push(until(stage, "every node is connected to all others", all, told).await);
-    let level = |seen: &[StatusReply]| {
-        seen.iter()
-            .all(|s| s.height == seen[0].height && s.pool_transactions == 0)
-    };
-    let told =
-        |seen: &[StatusReply]| format!("{:?}", seen.iter().map(|s| s.height).collect::<Vec<_>>());
-    checks.push(
-        until(
-            stage,
-            "all nodes are at one height with nothing left to do",
-            level,
-            told,
-        )
-        .await,
-    );
+    let level =
+        |seen: &[StatusReply]| seen.iter().all(|s| s.height == seen[0].height && s.pool_transactions == 0);
+    let told = |seen: &[StatusReply]| format!("{:?}", seen.iter().map(|s| s.height).collect::<Vec<_>>());
+    checks.push(until(stage, "all nodes are at one height with nothing left to do", level, told).await);
     checks
 }
 
@@ -339,9 +292,7 @@ async fn probe(stage: &Stage, door: usize) -> Outcome {
     clients.doors = vec![stage.clients.doors[door].clone()];
     let key = SecretKey::from_bytes(&digest(&format!("probe {}", clients.fresh())).0);
     let action = enrol(&clients.cast.hospital_b, &key);
-    let tx = clients
-        .sign(&clients.cast.bureau, action, Some(&key))
-        .about("probe", None);
+    let tx = clients.sign(&clients.cast.bureau, action, Some(&key)).about("probe", None);
     clients.submit("probe", 0, &tx).await
 }
 
@@ -383,14 +334,7 @@ async fn examine(
     let homes: Vec<_> = network.nodes.iter().map(|node| node.home.clone()).collect();
     let mut ended = Ok(());
     let halt = || ended = network.stop_all();
-    let mut found = checker::check(
-        &stage.clients.genesis,
-        &urls,
-        Some(&stage.history),
-        &homes,
-        halt,
-    )
-    .await;
+    let mut found = checker::check(&stage.clients.genesis, &urls, Some(&stage.history), &homes, halt).await;
     ended?;
     for check in recovered {
         match check {
@@ -400,22 +344,14 @@ async fn examine(
     }
     match by_itself.as_slice() {
         [] => found.passed.push("no node ended by itself".into()),
-        fallen => found
-            .failed
-            .push(format!("no node ends by itself: {fallen:#?}")),
+        fallen => found.failed.push(format!("no node ends by itself: {fallen:#?}")),
     }
     Ok(found)
 }
 
 fn report(found: &Findings) -> bool {
     println!("{:#?}", found.chain);
-    found
-        .passed
-        .iter()
-        .for_each(|what| println!("  ok      {what}"));
-    found
-        .failed
-        .iter()
-        .for_each(|what| println!("  FAILED  {what}"));
+    found.passed.iter().for_each(|what| println!("  ok      {what}"));
+    found.failed.iter().for_each(|what| println!("  FAILED  {what}"));
     found.is_clean()
 }

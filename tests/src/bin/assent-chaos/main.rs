@@ -116,9 +116,7 @@ fn run(cli: Cli) -> Result<bool, Failure> {
         println!("{} runs' namespaces and bridges removed", removed.len());
         return Ok(true);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {
         None => runtime.block_on(chaos::run(&cli.chaos)),
         Some(Command::Measure(m)) => runtime.block_on(measure::run(&m)).map(|()| true),

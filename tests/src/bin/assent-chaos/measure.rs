@@ -30,30 +30,17 @@ struct Figures {
 pub(crate) async fn run(arguments: &Measure) -> Result<(), Failure> {
     let stage = Stage::set(None)?;
     let catalogue = clients::lay_ground(&stage.clients).await;
-    println!(
-        "{:<34}{:>12}{:>12}{:>12}{:>10}",
-        "", "per second", "p50 ms", "p99 ms", "failed"
-    );
+    println!("{:<34}{:>12}{:>12}{:>12}{:>10}", "", "per second", "p50 ms", "p99 ms", "failed");
     let mut all = Vec::new();
     for victim in [None, Some(VICTIM)] {
         if let Some(victim) = victim {
             stage.network.kill(victim)?;
         }
-        let doors: Vec<_> = (0..4)
-            .filter(|i| Some(*i) != victim)
-            .map(|i| stage.clients.doors[i].clone())
-            .collect();
-        let load = Load {
-            clients: stage.clients.clone(),
-            doors,
-            catalogue,
-        };
+        let doors: Vec<_> =
+            (0..4).filter(|i| Some(*i) != victim).map(|i| stage.clients.doors[i].clone()).collect();
+        let load = Load { clients: stage.clients.clone(), doors, catalogue };
         let time = Duration::from_secs(arguments.seconds);
-        let who = if victim.is_none() {
-            "all four up"
-        } else {
-            "one of four down"
-        };
+        let who = if victim.is_none() { "all four up" } else { "one of four down" };
         let moderate = load.constant(arguments.rate, time).await;
         show(&format!("{who}, {} a second", arguments.rate), &moderate);
         let full = load.saturating(arguments.clients, time).await;
@@ -75,10 +62,7 @@ pub(crate) async fn run(arguments: &Measure) -> Result<(), Failure> {
 }
 
 fn show(what: &str, f: &Figures) {
-    println!(
-        "{what:<34}{:>12.0}{:>12.0}{:>12.0}{:>10}",
-        f.per_second, f.p50_ms, f.p99_ms, f.failed
-    );
+    println!("{what:<34}{:>12.0}{:>12.0}{:>12.0}{:>10}", f.per_second, f.p50_ms, f.p99_ms, f.failed);
 }
 
 /// Load from institutions in turn, through the doors in turn.
@@ -98,27 +82,16 @@ impl Load {
                 let key = SecretKey::from_bytes(&digest(&format!("load {}", c.fresh())).0);
                 c.sign(&cast.bureau, enrol(&cast.hospital_b, &key), Some(&key))
             }
-            1 => c.sign(
-                &cast.hospital_a,
-                self.anchoring(self.catalogue.claims),
-                None,
-            ),
-            _ => c.sign(
-                &cast.bureau,
-                self.anchoring(self.catalogue.settlements),
-                None,
-            ),
+            1 => c.sign(&cast.hospital_a, self.anchoring(self.catalogue.claims), None),
+            _ => c.sign(&cast.bureau, self.anchoring(self.catalogue.settlements), None),
         }
     }
 
     fn anchoring(&self, item: ItemId) -> Action {
         let n = self.clients.fresh();
         let account = AccountId(digest("some account"));
-        let record = Record {
-            account,
-            commitment: Commitment(digest(&format!("record {n}"))),
-            day: Day(100),
-        };
+        let record =
+            Record { account, commitment: Commitment(digest(&format!("record {n}"))), day: Day(100) };
         Action::AnchorRecords(anchor_of(item, &[record], &[]))
     }
 
@@ -133,20 +106,12 @@ impl Load {
         let mut n = 0;
         while begun.elapsed() < WARM_UP + time {
             tick.tick().await;
-            let (tx, door, counts) = (
-                self.transaction(n),
-                self.door(n),
-                begun.elapsed() >= WARM_UP,
-            );
+            let (tx, door, counts) = (self.transaction(n), self.door(n), begun.elapsed() >= WARM_UP);
             sent.spawn(async move { (finality(door, &tx).await, counts) });
             n += 1;
         }
         let taken = sent.join_all().await;
-        let counted: Vec<_> = taken
-            .into_iter()
-            .filter(|(_, counts)| *counts)
-            .map(|(t, _)| t)
-            .collect();
+        let counted: Vec<_> = taken.into_iter().filter(|(_, counts)| *counts).map(|(t, _)| t).collect();
         figures(counted, time)
     }
 
@@ -179,18 +144,12 @@ impl Load {
 pub(crate) async fn finality(mut door: Door, tx: &Signed) -> Option<Duration> {
     let begun = Instant::now();
     while begun.elapsed() < clients::LIFE {
-        let request = api::SubmitRequest {
-            envelope: tx.bytes.clone(),
-            wait: api::Wait::Final as i32,
-        };
+        let request = api::SubmitRequest { envelope: tx.bytes.clone(), wait: api::Wait::Final as i32 };
         let status = match door.submit(request).await {
             Ok(_) => return Some(begun.elapsed()),
             Err(status) => status,
         };
-        let wait = status
-            .metadata()
-            .get("retry-after-ms")
-            .and_then(|v| v.to_str().ok()?.parse().ok());
+        let wait = status.metadata().get("retry-after-ms").and_then(|v| v.to_str().ok()?.parse().ok());
         tokio::time::sleep(Duration::from_millis(wait?)).await;
     }
     None
@@ -198,14 +157,9 @@ pub(crate) async fn finality(mut door: Door, tx: &Signed) -> Option<Duration> {
 
 fn figures(taken: Vec<Option<Duration>>, time: Duration) -> Figures {
     let failed = taken.iter().filter(|t| t.is_none()).count();
-    let mut ms: Vec<_> = taken
-        .into_iter()
-        .flatten()
-        .map(|t| t.as_secs_f64() * 1000.0)
-        .collect();
+    let mut ms: Vec<_> = taken.into_iter().flatten().map(|t| t.as_secs_f64() * 1000.0).collect();
     ms.sort_by(f64::total_cmp);
-    let at =
-        |share: f64| ms.get(((ms.len() as f64 * share) as usize).min(ms.len().saturating_sub(1)));
+    let at = |share: f64| ms.get(((ms.len() as f64 * share) as usize).min(ms.len().saturating_sub(1)));
     Figures {
         per_second: ms.len() as f64 / time.as_secs_f64(),
         p50_ms: at(0.5).copied().unwrap_or(f64::NAN),

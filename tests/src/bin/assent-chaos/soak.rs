@@ -61,13 +61,7 @@ pub(crate) async fn run(arguments: &Soak) -> Result<(), Failure> {
     sent.join_all().await;
     let last = tell(&stage, &clock, &tally).await;
     if let Some((since, leaves, usage)) = first {
-        growth(
-            since,
-            clock.seconds(),
-            tally.leaves.load(Ordering::Relaxed) - leaves,
-            &usage,
-            &last,
-        );
+        growth(since, clock.seconds(), tally.leaves.load(Ordering::Relaxed) - leaves, &usage, &last);
     }
     Ok(())
 }
@@ -75,33 +69,22 @@ pub(crate) async fn run(arguments: &Soak) -> Result<(), Failure> {
 /// One of ten is an enrolment; the others grade an item as it is graded already.
 fn transaction(clients: &Clients, catalogue: &clients::Catalogue, n: u64) -> (Signed, bool) {
     let cast = &clients.cast;
-    if n % ONE_NEW_OF == 0 {
+    if n.is_multiple_of(ONE_NEW_OF) {
         let key = SecretKey::from_bytes(&digest(&format!("soak {n}")).0);
-        return (
-            clients.sign(&cast.bureau, enrol(&cast.hospital_b, &key), Some(&key)),
-            true,
-        );
+        return (clients.sign(&cast.bureau, enrol(&cast.hospital_b, &key), Some(&key)), true);
     }
-    let (by, item) = if n % 2 == 0 {
+    let (by, item) = if n.is_multiple_of(2) {
         (&cast.bureau, catalogue.settlements)
     } else {
         (&cast.hospital_a, catalogue.claims)
     };
-    let grade = Classify {
-        item,
-        level: Level::Moderate,
-        opening: Opening::Prohibited,
-        recipients: List::empty(),
-    };
+    let grade =
+        Classify { item, level: Level::Moderate, opening: Opening::Prohibited, recipients: List::empty() };
     (clients.sign(by, Action::Classify(grade), None), false)
 }
 
 fn count(tally: &Tally, applied: bool, new: bool) {
-    let counter = if applied {
-        &tally.applied
-    } else {
-        &tally.failed
-    };
+    let counter = if applied { &tally.applied } else { &tally.failed };
     counter.fetch_add(1, Ordering::Relaxed);
     if applied && new {
         tally.leaves.fetch_add(1, Ordering::Relaxed);
@@ -113,11 +96,7 @@ async fn tell(stage: &Stage, clock: &Clock, tally: &Tally) -> Vec<Usage> {
     for (i, door) in stage.clients.doors.iter().enumerate() {
         let height = clients::status(door).await.map_or(0, |s| s.height);
         let usage = stage.network.usage(i).unwrap_or_default();
-        line += &format!(
-            "  {height} {:.1} {}",
-            mebibytes(usage.resident_bytes),
-            usage.descriptors
-        );
+        line += &format!("  {height} {:.1} {}", mebibytes(usage.resident_bytes), usage.descriptors);
         all.push(usage);
     }
     let n = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -139,8 +118,7 @@ fn mebibytes(bytes: u64) -> f64 {
 fn growth(since: u64, until: u64, leaves: u64, first: &[Usage], last: &[Usage]) {
     println!("from {since} s to {until} s, {leaves} new leaves at {LEAF_BYTES} B taken off:");
     for (i, (a, b)) in first.iter().zip(last).enumerate() {
-        let grown =
-            b.resident_bytes as f64 - a.resident_bytes as f64 - (leaves * LEAF_BYTES) as f64;
+        let grown = b.resident_bytes as f64 - a.resident_bytes as f64 - (leaves * LEAF_BYTES) as f64;
         println!(
             "  node {i}: {:+.1} MiB of {:.1}, {:+} file descriptors of {}",
             grown / f64::from(1 << 20),

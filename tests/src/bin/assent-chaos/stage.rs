@@ -47,12 +47,7 @@ impl Stage {
         let told = Arc::new(History::create(&history)?);
         let urls: Vec<_> = (0..network.nodes.len()).map(|i| network.url(i)).collect();
         let clients = Clients::new(genesis, cast, &urls, told)?;
-        Ok(Stage {
-            network: Arc::new(network),
-            clients,
-            history,
-            dir,
-        })
+        Ok(Stage { network: Arc::new(network), clients, history, dir })
     }
 
     /// Moves everything there.
@@ -71,10 +66,7 @@ impl Stage {
 /// Ctrl-C and SIGTERM end the processes and remove the hosts.
 fn end_on_interrupt(network: &Network) -> Result<(), Failure> {
     let (running, hosts) = (network.running(), network.hosts.as_ref().map(Hosts::name));
-    let (mut int, mut term) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {
         tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
         eprintln!("\ninterrupted; ending the nodes");
@@ -100,18 +92,12 @@ impl Clock {
     pub(crate) fn start(length: Duration) -> Clock {
         let bar = if std::io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("{bar:30} {elapsed}/{prefix} {msg}");
-            ProgressBar::new(length.as_secs())
-                .with_style(style.expect("a template that indicatif reads"))
+            ProgressBar::new(length.as_secs()).with_style(style.expect("a template that indicatif reads"))
         } else {
             ProgressBar::hidden()
         };
         bar.set_prefix(format!("{}s", length.as_secs()));
-        Clock {
-            begun: Instant::now(),
-            length,
-            bar,
-            told: Instant::now(),
-        }
+        Clock { begun: Instant::now(), length, bar, told: Instant::now() }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -123,8 +109,7 @@ impl Clock {
     }
 
     pub(crate) fn show(&mut self, text: String) {
-        self.bar
-            .set_position(self.seconds().min(self.length.as_secs()));
+        self.bar.set_position(self.seconds().min(self.length.as_secs()));
         if self.bar.is_hidden() && self.told.elapsed() >= TOLD_EVERY {
             self.told = Instant::now();
             eprintln!("{:>5} s  {text}", self.seconds());
@@ -134,8 +119,7 @@ impl Clock {
 
     /// A line that stays.
     pub(crate) fn say(&self, line: &str) {
-        self.bar
-            .suspend(|| println!("{:>5} s  {line}", self.seconds()));
+        self.bar.suspend(|| println!("{:>5} s  {line}", self.seconds()));
     }
 
     pub(crate) fn stop(&self) {
