@@ -94,7 +94,7 @@ pub enum Output {
         /// The block.
         block: BlockId,
     },
-    /// The block is final: commit it. Nothing more happens until [`Consensus::start_height`].
+    /// The block is final: commit it. Nothing more happens until [`crate::Consensus::start_height`].
     Decided {
         /// The header and its certificate, by validator index.
         certified: CertifiedHeader,

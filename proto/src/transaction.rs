@@ -279,7 +279,7 @@ messages! {
     }
     /// Who is to vote: the whole set, so that who approves it sees all of it.
     ChangeValidators {
-        /// [`ValidatorSet::hash`] of the set in force when it was proposed.
+        /// [`crate::ValidatorSet::hash`] of the set in force when it was proposed.
         replaces: Hash,
         /// The new set.
         validators: List<Validator, 128>,
