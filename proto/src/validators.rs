@@ -64,12 +64,6 @@ impl ValidatorSet {
         self.validators.iter().enumerate().find(|(_, v)| v.address() == *address).map(|(i, v)| (i as u32, v))
     }
 
-    /// Whose turn it is if nobody is passed over.
-    pub fn proposer(&self, height: Height, round: u32) -> &Validator {
-        let turn = (height.0 + u64::from(round)) % self.validators.len() as u64;
-        &self.validators[turn as usize]
-    }
-
     /// The order of turns at a height, as indexes of validators: round `r` is that of entry `r`, beginning again
     /// at the end. It moves on by one each height; those passed over come last, so that they cost the others
     /// nothing and yet nobody's turn is lost.
