@@ -52,10 +52,12 @@ enum Event {
         /// What is said to one goes over a connection, which ends with the process that it was made with.
         life: Option<u64>,
     },
-    /// What the network or the node's own doors tell a machine that did nothing when it happened.
+    /// What the network or the node's own doors tell a machine.
     Tell {
         to: usize,
         input: Input,
+        /// As above: what the network says of connections is said to one process.
+        life: Option<u64>,
     },
     /// A client looks at where its transaction stands.
     Client(Box<Step>),
@@ -248,7 +250,7 @@ impl Sim {
 
     /// Something comes in over a machine's own door, if it is on then.
     pub fn hand_in(&mut self, ms: u64, at: usize, input: Input) {
-        self.after(ms, Event::Tell { to: at, input });
+        self.after(ms, Event::Tell { to: at, input, life: None });
     }
 
     /// Cuts a machine's power at some write from then on.
@@ -493,9 +495,10 @@ impl Sim {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Deliver { to, life, .. } if life.is_some_and(|l| l != self.machines[to].life) => {}
+            Event::Deliver { to, life, .. } | Event::Tell { to, life, .. }
+                if life.is_some_and(|l| l != self.machines[to].life) => {}
             Event::Deliver { from, to, bytes, .. } => self.deliver(from, to, &bytes),
-            Event::Tell { to, input } => self.step(to, input),
+            Event::Tell { to, input, .. } => self.step(to, input),
             Event::Client(step) => self.client(step),
             Event::CutPower { at, writes, unsynced } => {
                 self.note(b'c', at, &[]);
@@ -827,12 +830,10 @@ impl Sim {
         }
     }
 
-    /// Now, or when it is done with what it does.
+    /// In the order in which it happened: who is told of a connection's end after its beginning does without it.
     fn tell(&mut self, to: usize, input: Input) {
-        match self.machines[to].busy_until.0.checked_sub(self.now.0) {
-            Some(ms) if ms > 0 => self.after(ms, Event::Tell { to, input }),
-            _ => self.step(to, input),
-        }
+        let life = Some(self.machines[to].life);
+        self.after(0, Event::Tell { to, input, life });
     }
 
     fn describe(&self) -> String {
