@@ -30,6 +30,13 @@ pub const DATABASE: &str = "db";
 /// The vote log under the node's home.
 pub const VOTE_LOG: &str = "votes.log";
 
+/// What all tables together hold in memory before some is written out, bytes.
+const WRITE_BUFFERS_BYTES: usize = 32 << 20;
+/// The database's write-ahead log, bytes.
+const WRITE_LOG_BYTES_MAX: u64 = 64 << 20;
+/// RocksDB's notes about itself, for each of its files, bytes.
+const OWN_LOG_BYTES_MAX: usize = 4 << 20;
+
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -496,7 +503,12 @@ fn options() -> Options {
     options.set_paranoid_checks(true);
     // A torn last write is the block that was not acknowledged; damage anywhere before it must stop the node.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_max_total_wal_size(256 << 20);
+    // By default each table may hold two buffers of 64 MiB: a node that writes little would grow for hours before
+    // it wrote the first of them out. One bound for all tables writes out the table that waited longest.
+    options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
+    // A table that is seldom written to keeps the log from being cut. It also bounds how much a start reads again.
+    options.set_max_total_wal_size(WRITE_LOG_BYTES_MAX);
+    options.set_max_log_file_size(OWN_LOG_BYTES_MAX);
     options.set_keep_log_file_num(4);
     options.set_max_open_files(512);
     options

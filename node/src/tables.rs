@@ -5,7 +5,7 @@ use assent_proto::field::{DecodeError, Element};
 use assent_proto::{Height, ObjectRef};
 use assent_replica::Gap;
 use bytes::Bytes;
-use rocksdb::{ColumnFamilyDescriptor, DBCompressionType, Options};
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
 
 /// Names the chain, the layout and the tip.
 pub(crate) const META: &str = "meta";
@@ -67,20 +67,31 @@ pub(crate) const KEY_GAPS: &[u8] = b"gaps";
 /// The layout that this build reads and writes.
 pub(crate) const LAYOUT: &[u8] = b"2";
 
-/// Each column family with its options: blocks and events are compressed, hashes cannot be.
+/// What one table holds in memory before it is written out, bytes. All together are bounded by the store.
+const WRITE_BUFFER_BYTES: usize = 8 << 20;
+/// In which steps a table's buffer grows, bytes: small, since most of the tables hold little.
+const WRITE_BUFFER_STEP_BYTES: usize = 128 << 10;
+/// Blocks, indexes and filters of all tables that were read, bytes.
+const READ_CACHE_BYTES: usize = 32 << 20;
+
+/// Each column family with its options: blocks and events are compressed, hashes cannot be. One cache for all: by
+/// default each table has one of its own, and keeps the indexes of its files in memory beside it, without a bound.
 pub(crate) fn descriptors() -> Vec<ColumnFamilyDescriptor> {
-    ALL.iter()
-        .map(|name| {
-            let mut options = Options::default();
-            let compressed = matches!(*name, BLOCKS | EVENTS | LEAVES | OTHER_LEAVES);
-            options.set_compression_type(if compressed {
-                DBCompressionType::Lz4
-            } else {
-                DBCompressionType::None
-            });
-            ColumnFamilyDescriptor::new(*name, options)
-        })
-        .collect()
+    let mut tables = BlockBasedOptions::default();
+    tables.set_block_cache(&Cache::new_lru_cache(READ_CACHE_BYTES));
+    tables.set_cache_index_and_filter_blocks(true);
+    tables.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    let descriptor = |name: &&str| {
+        let mut options = Options::default();
+        let compressed = matches!(*name, BLOCKS | EVENTS | LEAVES | OTHER_LEAVES);
+        let compression = if compressed { DBCompressionType::Lz4 } else { DBCompressionType::None };
+        options.set_compression_type(compression);
+        options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+        options.set_arena_block_size(WRITE_BUFFER_STEP_BYTES);
+        options.set_block_based_table_factory(&tables);
+        ColumnFamilyDescriptor::new(*name, options)
+    };
+    ALL.iter().map(descriptor).collect()
 }
 
 /// A height.
