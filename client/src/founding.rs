@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assent_genesis::devnet::{self, Devnet, Plan};
-use assent_genesis::{Admission, Genesis, default_parameters, default_policy};
+use assent_genesis::{Admission, Genesis, GenesisError, Rules};
 use assent_proto::{SecretKey, TimeMs};
 use clap::Subcommand;
 use serde_json::json;
@@ -23,10 +23,15 @@ pub enum GenesisCommand {
     Show,
     /// Print the genesis hash, by which everybody can make sure of having the same file
     Hash,
+    /// Print the rules that a founding has unless it is given others: parameters and policy, as TOML
+    #[command(after_help = "Example:\n  assent genesis rules > rules.toml\n\
+        Change what is to be other, and give the file to `assent genesis collect --rules`. Once the chain runs,\n\
+        parameters change by `assent govern propose parameters`; the policy cannot change yet.")]
+    Rules,
     /// Found a real network: put the institutions' signed pieces together. Whoever puts the same pieces
-    /// together gets the same file
+    /// together, with the same rules, gets the same file
     #[command(after_help = "Example:\n  assent genesis collect bureau.toml hospital-a.toml insurer.toml \
-        --chain-id yantai-1 --time 2026-12-01T00:00:00Z -o genesis.toml")]
+        --chain-id yantai-1 --time 2026-12-01T00:00:00Z \\\n      --rules rules.toml -o genesis.toml")]
     Collect {
         /// The pieces (`assent institution admission`)
         #[arg(required = true, value_name = "PIECE")]
@@ -37,6 +42,9 @@ pub enum GenesisCommand {
         /// The founding time: block times are later
         #[arg(long, value_parser = words::time)]
         time: TimeMs,
+        /// Parameters and policy: all of what `assent genesis rules` prints, with other values. Without it, the same
+        #[arg(long, value_name = "FILE")]
+        rules: Option<PathBuf>,
         /// Where to write it
         #[arg(short, long, value_name = "FILE")]
         out: PathBuf,
@@ -72,7 +80,10 @@ pub fn run(ctx: &Context, command: &GenesisCommand) -> Result<Reply, Failure> {
             let hash = ctx.genesis()?.hash();
             Ok(Reply::new(json!({ "genesis": hash }), hash.to_string()))
         }
-        GenesisCommand::Collect { pieces, chain_id, time, out } => collect(ctx, pieces, chain_id, *time, out),
+        GenesisCommand::Rules => Ok(default_rules()),
+        GenesisCommand::Collect { pieces, chain_id, time, rules, out } => {
+            collect(ctx, pieces, chain_id, *time, rules.as_deref(), out)
+        }
         GenesisCommand::Devnet { out, nodes, institutions, chain_id } => {
             make_devnet(ctx, out, *nodes, *institutions, chain_id)
         }
@@ -116,20 +127,26 @@ fn show(ctx: &Context, genesis: &Genesis) -> Result<Reply, Failure> {
     Ok(Reply::new(json, text))
 }
 
+fn default_rules() -> Reply {
+    let rules = Rules::default();
+    let json = json!({ "parameters": rules.parameters, "policy": rules.policy });
+    Reply::new(json, rules.to_toml().trim_end())
+}
+
 fn collect(
     ctx: &Context,
     pieces: &[PathBuf],
     chain_id: &str,
     time: TimeMs,
+    rules: Option<&Path>,
     out: &Path,
 ) -> Result<Reply, Failure> {
-    let bad = |e: assent_genesis::GenesisError| Failure::local("BadGenesis", e.to_string());
-    let load = |p: &PathBuf| {
-        Admission::load(p).map_err(|e| Failure::local("BadGenesis", format!("{}: {e}", p.display())))
-    };
+    let bad = |e: GenesisError| Failure::local("BadGenesis", e.to_string());
+    let bad_file = |path: &Path, e| Failure::local("BadGenesis", format!("{}: {e}", path.display()));
+    let load = |p: &PathBuf| Admission::load(p).map_err(|e| bad_file(p, e));
     let pieces = pieces.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-    let genesis =
-        Genesis::found(chain_id, time, default_parameters(), default_policy(), pieces).map_err(bad)?;
+    let rules = rules.map_or_else(|| Ok(Rules::default()), |p| Rules::load(p).map_err(|e| bad_file(p, e)))?;
+    let genesis = Genesis::found(chain_id, time, rules.parameters, rules.policy, pieces).map_err(bad)?;
     files::create(out, genesis.to_toml().as_bytes())?;
     show(ctx, &genesis).map(|r| r.with("file", out))
 }
@@ -145,14 +162,9 @@ fn make_devnet(
         return Err(Failure::local("FileExists", format!("{}: exists already", out.display())));
     }
     let passphrase = ctx.new_passphrase()?;
-    let plan = Plan {
-        chain_id: chain_id.to_owned(),
-        time: words::now(),
-        nodes,
-        institutions,
-        parameters: default_parameters(),
-        policy: default_policy(),
-    };
+    let Rules { parameters, policy } = Rules::default();
+    let (chain_id, time) = (chain_id.to_owned(), words::now());
+    let plan = Plan { chain_id, time, nodes, institutions, parameters, policy };
     let made = devnet::found(&plan, &mut files::random_32)
         .map_err(|e| Failure::local("BadGenesis", e.to_string()))?;
     for i in &made.institutions {

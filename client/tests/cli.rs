@@ -218,6 +218,17 @@ fn a_real_network_is_founded_from_pieces_and_no_secret_leaves_its_institution() 
     let (code, first) = found("bureau.toml insurer.toml", "a.toml");
     assert_eq!((code, first["validators"].as_array().map(Vec::len)), (0, Some(2)), "{first}");
     assert_eq!(found("insurer.toml bureau.toml", "b.toml").1["genesis"], first["genesis"], "in any order");
+    let rules = String::from_utf8(site.command("genesis rules").output().unwrap().stdout).unwrap();
+    fs::write(site.path("rules.toml"), &rules).unwrap();
+    fs::write(site.path("other.toml"), rules.replace("heartbeat_ms = 10000", "heartbeat_ms = 5000")).unwrap();
+    fs::write(site.path("short.toml"), rules.replace("heartbeat_ms = 10000\n", "")).unwrap();
+    let ruled = |rules: &str, out: &str| found(&format!("bureau.toml insurer.toml --rules {rules}"), out).1;
+    assert_eq!(ruled("rules.toml", "e.toml")["genesis"], first["genesis"], "the rules that it has anyway");
+    let other = ruled("other.toml", "f.toml");
+    assert_eq!(other["parameters"]["heartbeat_ms"], 5000);
+    assert_ne!(other["genesis"], first["genesis"]);
+    let short = ruled("short.toml", "g.toml");
+    assert!(short["error"].as_str().unwrap().contains("heartbeat_ms"), "nothing is guessed: {short}");
     assert_eq!(found("bureau.toml bureau.toml", "c.toml").1["code_name"], "BadGenesis");
     let altered = fs::read_to_string(site.path("insurer.toml")).unwrap().replace("insurer", "hospital-a");
     fs::write(site.path("altered.toml"), altered).unwrap();

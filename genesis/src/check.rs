@@ -100,6 +100,7 @@ impl Pieces {
             encryption_key: self.encryption_key(&text.encryption_key, at("encryption_key"))?,
             max_level: text.max_level,
             jurisdiction: text.jurisdiction,
+            proposals: List::empty(),
         };
         let (slug, name_en, name_zh) = (text.slug.clone(), text.name_en.clone(), text.name_zh.clone());
         self.institutions.push(InstitutionEntry { id, slug, name_en, name_zh, institution });
@@ -258,7 +259,7 @@ pub(crate) fn validator(node: &NodeEntry) -> Validator {
     }
 }
 
-fn parameters(p: &ParametersText) -> Result<Parameters> {
+pub(crate) fn parameters(p: &ParametersText) -> Result<Parameters> {
     let p = p.into();
     check_parameters(&p)?;
     Ok(p)
@@ -280,7 +281,7 @@ pub fn check_parameters(p: &Parameters) -> Result<()> {
     check(p.heartbeat_ms, 100, HOUR_MS, "heartbeat_ms")
 }
 
-fn policy(text: &PolicyText) -> Result<Policy> {
+pub(crate) fn policy(text: &PolicyText) -> Result<Policy> {
     range(text.version.into(), 1, u32::MAX.into(), "policy.version")?;
     count(text.rules.len(), List::<PurposeRule, 32>::MAX, "policy.rules")?;
     let mut seen = BTreeMap::new();

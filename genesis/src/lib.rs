@@ -6,13 +6,14 @@
 //! nobody sees another's secrets. No randomness, no clock and no network live here.
 //!
 //! Read it in the order of the modules: the text (`text`, `time`), what is refused (`check`), one
-//! institution's piece (`admission`), and the two ready-made foundings ([`devnet`], [`testing`]).
+//! institution's piece (`admission`), the founders' choice of `rules`, and the two ready-made foundings ([`devnet`], [`testing`]).
 
 mod admission;
 mod check;
 mod defaults;
 pub mod devnet;
 mod error;
+mod rules;
 pub mod testing;
 mod text;
 mod time;
@@ -31,6 +32,7 @@ pub use admission::{Admission, Operator, Profile, ValidatorPiece};
 pub use check::check_parameters;
 pub use defaults::{default_parameters, default_policy};
 pub use error::{Fault, GenesisError};
+pub use rules::Rules;
 
 /// The most bytes that a founding document or a piece of one may have.
 pub const FILE_BYTES_MAX: usize = 1 << 20;

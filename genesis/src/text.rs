@@ -27,6 +27,14 @@ pub(crate) struct GenesisFile {
     pub(crate) validators: Vec<ValidatorText>,
 }
 
+/// Two tables of [`GenesisFile`], in a file of their own before there is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RulesFile {
+    pub(crate) parameters: ParametersText,
+    pub(crate) policy: PolicyText,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AdmissionFile {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use assent_genesis::devnet::{self, Plan};
 use assent_genesis::{
-    Admission, FILE_BYTES_MAX, Genesis, GenesisError, NodeEntry, Operator, Profile, ValidatorPiece,
+    Admission, FILE_BYTES_MAX, Genesis, GenesisError, NodeEntry, Operator, Profile, Rules, ValidatorPiece,
     default_parameters, default_policy, institution_id, testing,
 };
 use assent_proto::keys::encryption_public;
@@ -513,6 +513,32 @@ fn a_devnet_has_the_nodes_asked_for_and_keys_of_its_own() {
     }
 }
 
+#[test]
+fn the_founders_rules_come_from_a_file_that_says_all_of_them() {
+    let text = Rules::default().to_toml();
+    assert_eq!(Rules::parse(&text).unwrap(), Rules::default());
+    let refused = |from: &str, to: &str| {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from} is in it");
+        Rules::parse(&changed).unwrap_err().to_string()
+    };
+    assert!(refused("clock_bound_ms = 2000\n", "").contains("clock_bound_ms"), "nothing is left out");
+    assert!(refused("clock_bound_ms", "clock_bounds_ms").contains("clock_bounds_ms"), "nothing unknown");
+    assert!(refused("clock_bound_ms = 2000", "clock_bound_ms = 1").contains("parameters.clock_bound_ms"));
+    assert!(refused("needs_case = true", "needs_case = false").contains("policy.rules[0]"));
+    let policy = text.find("[policy]").unwrap();
+    assert!(Rules::parse(&text[..policy]).unwrap_err().to_string().contains("policy"), "both tables");
+
+    // A chain founded with other rules is another chain, with these rules in its founding state.
+    let other = Rules::parse(&text.replace("heartbeat_ms = 10000", "heartbeat_ms = 5000")).unwrap();
+    let (genesis, ..) = testing::four();
+    let mut document: Table = good().parse().unwrap();
+    document["parameters"] = other.to_toml().parse::<Table>().unwrap()["parameters"].clone();
+    let founded = Genesis::parse(&document.to_string()).unwrap();
+    assert_eq!(founded.parameters(), &other.parameters);
+    assert_ne!(founded.hash(), genesis.hash());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -520,6 +546,7 @@ proptest! {
     fn any_text_is_answered(text in "\\PC*") {
         prop_assert!(Genesis::parse(&text).is_err());
         prop_assert!(Admission::parse(&text).is_err());
+        prop_assert!(Rules::parse(&text).is_err());
         prop_assert!(ValidatorPiece::parse(&text).is_err());
     }
 

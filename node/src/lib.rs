@@ -23,6 +23,7 @@ pub mod repair;
 mod report;
 pub mod rpc;
 pub mod runner;
+pub mod standing;
 pub mod store;
 mod tables;
 mod wire;

@@ -11,7 +11,9 @@ use assent_node::api::{StatusReply, StatusRequest};
 use assent_node::clients::{self, ClientLimits};
 use assent_node::keys::Keys;
 use assent_node::network::{self, Limits, peer_id};
+use assent_node::standing::{Vote, standing};
 use assent_node::{Config, Node, NodeError, repair};
+use assent_proto::validators::address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use libp2p::Multiaddr;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,35 +21,72 @@ use tracing_subscriber::EnvFilter;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// A validator of an Assent chain.
+/// A node of an Assent chain: a validator, or an observer that follows and answers.
 #[derive(Parser)]
-#[command(name = "assentd", version, about, after_help = EXAMPLES)]
+#[command(name = "assentd", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 const EXAMPLES: &str = "Examples:
-  assentd init --home /var/lib/assent --chain-id yantai-1 --institution hospital-a > hospital-a.validator.toml
-  assentd run --home /var/lib/assent --genesis genesis.toml --listen /ip4/0.0.0.0/tcp/26650 \\
-      --peer bureau@/ip4/192.0.2.7/tcp/26650
-  assentd status --rpc http://127.0.0.1:26651
+  assentd init --home /var/lib/assent --chain-id yantai-1 --institution hospital-a > node.toml
+  assentd check --home /var/lib/assent --genesis genesis.toml
+  assentd run --home /var/lib/assent --genesis genesis.toml
+  assentd status
 
-Exit codes: 0 done, 1 the node stopped on a fault or a command failed, 2 wrong arguments, 3 the node stopped
-because its database is damaged or has parted from the chain: see `assentd repair`.";
+Exit codes:
+  0  done
+  1  the node stopped on a fault, or a command failed
+  2  wrong arguments
+  3  the node stopped because its database is damaged or has parted from the chain: `assentd repair`";
+
+const RUN_EXAMPLES: &str = "Examples:
+  assentd run --home /var/lib/assent --genesis genesis.toml --listen /ip4/0.0.0.0/tcp/26650
+  assentd run --home /var/lib/assent --genesis genesis.toml --listen /ip4/0.0.0.0/tcp/26650 \\
+      --rpc 0.0.0.0:26651 --peer bureau@/ip4/192.0.2.7/tcp/26650 --log-format json
+
+The address given with --rpc serves gRPC (with reflection and health) and, at /metrics, Prometheus' figures.
+It is not encrypted: beyond this machine put a proxy with TLS before it.";
+
+const INIT_EXAMPLES: &str = "Examples:
+  assentd init --home /var/lib/assent --chain-id yantai-1 --institution hospital-a \\
+      --listen /ip4/192.0.2.8/tcp/26650 > node.toml
+  assentd init --home /var/lib/assent
+
+The first is for a founding: node.toml goes to `assent institution admission`. The second is enough for a
+node that joins a running chain: `assent govern piece` reads its keys.";
+
+const STATUS_EXAMPLES: &str = "Example:
+  assentd status --rpc http://127.0.0.1:26651 --json";
+
+const CHECK_EXAMPLES: &str = "Example:
+  assentd check --home /var/lib/assent --genesis genesis.toml";
+
+const REPAIR_EXAMPLES: &str = "Example:
+  assentd repair --home /var/lib/assent --genesis genesis.toml
+
+Stop the node before, start it afterwards. The old database is kept beside the new one.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the validator until it is told to stop (SIGTERM or SIGINT; a second one ends it at once).
+    /// Run the node until it is told to stop (SIGTERM or SIGINT; a second one ends it at once).
+    #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
     /// Make the node's two keys, and print its public piece for the genesis file.
+    #[command(after_help = INIT_EXAMPLES)]
     Init(Init),
     /// Ask a running node how it is.
+    #[command(after_help = STATUS_EXAMPLES)]
     Status(Status),
-    /// Check that the keys, the genesis file and the arguments fit together, without starting.
+    /// Check that keys, genesis file and database fit together, and say what this node is on its chain: a validator,
+    /// an observer, or unknown (exit code 1). By the newest state in its database; by the genesis file while that is
+    /// empty. The node may run meanwhile.
+    #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
     /// Move a damaged or diverged database aside, so that the node fetches the chain from the others. Keys and
     /// vote log stay, and nothing is signed at or below the height of the newest signature.
+    #[command(after_help = REPAIR_EXAMPLES)]
     Repair(Check),
 }
 
@@ -74,12 +113,15 @@ struct Run {
     #[command(flatten)]
     client_limits: ClientFlags,
     /// How to log, on standard error. RUST_LOG chooses what.
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, help_heading = "Log", value_enum, default_value = "text")]
     log_format: LogFormat,
 }
 
 /// How much one peer may send. Beyond it a peer is throttled; far beyond it for long, disconnected and banned.
 #[derive(Args)]
+#[command(
+    next_help_heading = "What one peer may send (beyond it: throttled; far beyond it for long: disconnected, banned)"
+)]
 struct PeerLimits {
     /// Messages a second.
     #[arg(long, value_name = "N", default_value_t = network::MESSAGES_PER_SECOND, value_parser = clap::value_parser!(u64).range(1..1 << 32))]
@@ -94,6 +136,7 @@ struct PeerLimits {
 
 /// How much one client may ask. Clients on the same machine are the operator's own and not limited.
 #[derive(Args)]
+#[command(next_help_heading = "What one client may ask (beyond it: refused, with the time to wait)")]
 struct ClientFlags {
     /// Calls a second of one address (of one /64 network with IPv6).
     #[arg(long, value_name = "N", default_value_t = clients::CALLS_PER_SECOND, value_parser = clap::value_parser!(u64).range(1..1 << 32))]
@@ -292,17 +335,19 @@ fn init_node(init: Init) -> Result<(), Failure> {
 fn check_node(check: Check) -> Result<(), Failure> {
     let genesis = Genesis::load(&check.genesis)?;
     let keys = Keys::load(&check.home)?;
-    println!("chain    {} ({})", genesis.chain_id(), genesis.hash());
-    let node = genesis.nodes().iter().find(|n| n.consensus_key == keys.consensus.public());
-    let Some(node) = node else {
-        return Err(
-            "the consensus key is no validator's in the genesis file: the node would only observe".into()
-        );
-    };
-    if node.network_key != keys.network.public() {
-        return Err("the network key is not the one that the genesis file names for this validator".into());
+    println!("chain        {} ({})", genesis.chain_id(), genesis.hash());
+    let found = standing(&check.home, &genesis, &keys)?;
+    let institution = genesis.institution(&found.institution.to_string());
+    println!("judged by    {}", found.source);
+    println!("institution  {}", institution.map_or("unknown to the genesis file", |i| &i.slug));
+    println!("validator    {}", address(&keys.consensus.public()));
+    println!("peer id      {}", peer_id(&keys.network.public())?);
+    match found.vote {
+        Vote::Now { power, total } => println!("votes        on the next block, with {power} of {total}"),
+        Vote::From(height) => println!("votes        from block {height} on; until then it observes"),
+        Vote::Until(height) => println!("votes        no more: it did up to block {height}, and observes"),
+        Vote::No => println!("votes        no: it observes"),
     }
-    println!("validator {}\npeer id  {}", node.address(), peer_id(&node.network_key)?);
     Ok(())
 }
 
