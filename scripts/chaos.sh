@@ -22,6 +22,11 @@ on four and prints memory and file descriptors. Both run on loopback and need no
   --minutes N   for how long (10 unless said; soak: 30)
   --seed S      chooses the faults (1 unless said)
   --persons P   persons who live their lives at once (8 unless said)
+  --pace-ms MS  pause between two things that a person does (200 unless said)
+  --seconds N   how long each of the four measurements takes (30 unless said)
+  --rate R      transactions a second: of measure's moderate load (100 unless said), of soak (40)
+  --clients C   of measure's full load, each with one transaction at a time (512 unless said)
+  --every S     seconds between two lines of soak (60 unless said)
   --out DIR     keep the nodes' folders and logs and the clients' history there
   --clean       remove the namespaces and bridges that killed runs have left behind, and do nothing else
   --yes         install what is missing without asking (also with CI=true, or without a terminal)
@@ -29,20 +34,6 @@ on four and prints memory and file descriptors. Both run on loopback and need no
 TEXT
 }
 
-setup=--ask
-pass=()
-for argument in "$@"; do
-    case $argument in
-        --help | -h) usage && exit ;;
-        --yes) setup=--yes ;;
-        *) pass+=("$argument") ;;
-    esac
-done
-
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/setup.sh
-source scripts/setup.sh "$setup" --hosts
-
-target=${CARGO_TARGET_DIR:-target}
-cargo build --release --locked --workspace --bins
-exec "$target/release/assent-chaos" ${pass[@]+"${pass[@]}"}
+# shellcheck source=scripts/handover.sh
+source "$(dirname "${BASH_SOURCE[0]}")/handover.sh"
+hand_over assent-chaos --hosts -- "$@"

@@ -17,24 +17,6 @@ from enrolment to evidence that is checked with all nodes stopped. Exits with 0 
 TEXT
 }
 
-setup=--ask
-pass=()
-for argument in "$@"; do
-    case $argument in
-        --help | -h) usage && exit ;;
-        --yes) setup=--yes ;;
-        *) pass+=("$argument") ;;
-    esac
-done
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck source=scripts/setup.sh
-source "$root/scripts/setup.sh" "$setup"
-
-# A relative CARGO_TARGET_DIR counts from where cargo runs. The demo itself runs where it was called: --out may be relative.
-target=${CARGO_TARGET_DIR:-target}
-[[ $target == /* ]] || target=$root/$target
-[ -x "$target/release/assent-demo" ] ||
-    echo "Building. The first time takes 10 to 20 minutes on two cores, most of it RocksDB." >&2
-(cd "$root" && cargo build --release --locked --workspace --bins)
-exec "$target/release/assent-demo" ${pass[@]+"${pass[@]}"}
+# shellcheck source=scripts/handover.sh
+source "$(dirname "${BASH_SOURCE[0]}")/handover.sh"
+hand_over assent-demo -- "$@"

@@ -21,20 +21,6 @@ line is "N passed, M failed". With --hours it is one long run under constant loa
 TEXT
 }
 
-setup=--ask
-pass=()
-for argument in "$@"; do
-    case $argument in
-        --help | -h) usage && exit ;;
-        --yes) setup=--yes ;;
-        *) pass+=("$argument") ;;
-    esac
-done
-
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/setup.sh
-source scripts/setup.sh "$setup"
-
-target=${CARGO_TARGET_DIR:-target}
-cargo build --release --locked --workspace --bins
-exec "$target/release/assent-simulate" ${pass[@]+"${pass[@]}"}
+# shellcheck source=scripts/handover.sh
+source "$(dirname "${BASH_SOURCE[0]}")/handover.sh"
+hand_over assent-simulate -- "$@"
