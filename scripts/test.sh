@@ -7,7 +7,8 @@ usage() {
 Usage: scripts/test.sh [--yes]
 
 Sets up what is missing, then runs formatting, lints, documentation (warnings are errors in both), the programs'
-build, and all tests. A first run takes 10 to 20 minutes longer, most of it RocksDB.
+build, and all tests. A first run takes 10 to 20 minutes longer, most of it RocksDB. As root, tests over several hosts
+run in network namespaces; elsewhere they say that they are skipped.
 
   --yes   install what is missing without asking (also with CI=true, or without a terminal)
   --help  this text
@@ -24,7 +25,7 @@ esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/setup.sh
-source scripts/setup.sh "$setup"
+source scripts/setup.sh "$setup" --hosts
 
 step() {
     printf '== %dm%02ds: %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2

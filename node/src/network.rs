@@ -472,9 +472,12 @@ impl Network {
             if !wanted || link.dialling.is_some() || link.next > now {
                 continue;
             }
+            // From a port of its own. Two that dial each other at one time from the ports that they listen on open
+            // one TCP connection which neither accepts; both then begin the handshake, and both again the next time.
+            let address = link.address.clone();
             let options = match link.peer {
-                Some(peer) => DialOpts::peer_id(peer).addresses(vec![link.address.clone()]).build(),
-                None => DialOpts::unknown_peer_id().address(link.address.clone()).build(),
+                Some(peer) => DialOpts::peer_id(peer).addresses(vec![address]).allocate_new_port().build(),
+                None => DialOpts::unknown_peer_id().address(address).allocate_new_port().build(),
             };
             let connection = options.connection_id();
             match self.swarm.dial(options) {

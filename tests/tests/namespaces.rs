@@ -134,11 +134,7 @@ fn applied(outcome: Outcome, begun: Instant) -> Height {
     }
 }
 
-/// Run it with `cargo test --release --workspace --test namespaces -- --ignored`. It is not yet among the tests that
-/// every change must pass: beside a compiler on the same two cores it failed twice in six runs, once with four nodes
-/// that made no block for minutes after their start. The cause is not found.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails now and then on a machine under load; the cause is not found"]
 async fn four_validators_survive_a_bad_network() {
     if let Err(why) = hosts::possible() {
         say(&format!("skipped: four_validators_survive_a_bad_network: {why}"));

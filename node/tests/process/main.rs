@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod assentd;
+mod documents;
 mod equivocation;
 mod floods;
 mod registry;
 mod spy;
+mod standing;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -64,6 +66,19 @@ async fn a_validator_is_let_in_and_kept_out_once_it_sends_garbage() {
     let again = dial(&mut validator, &node, true).await;
     assert!(again.shut_out, "and kept out for a while");
     assert_eq!(node.height().await, 0, "the node goes on");
+}
+
+/// A node dials from a port of its own. From the one that it listens on, two that dial each other at one time open a
+/// single connection which neither accepts, and fail to shake hands as long as they keep time.
+#[test]
+fn a_node_does_not_dial_from_where_it_listens() {
+    let devnet = testing::devnet(4, 4);
+    let home = home(&devnet, 0);
+    let peer = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", peer.local_addr().unwrap().port());
+    let node = Assentd::start_with(home.path(), &devnet.genesis, &["--peer", &address]);
+    let (_, from) = peer.accept().unwrap();
+    assert!(!node.listen.to_string().ends_with(&format!("/tcp/{}", from.port())), "{from} {}", node.listen);
 }
 
 /// One of four alone decides nothing, and says so in its status, its metrics and its log.
