@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use assent_genesis::Genesis;
-use assent_proto::event::EventKind;
+use assent_proto::event::{Event, EventCore, EventKind};
 use assent_proto::state::{Nodes, Object, ObjectRef, Parameters, Proposal, Turns, Validators};
 use assent_proto::transaction::{Action, Approve, Change, Propose};
-use assent_proto::{Address, Denial, Height, InstitutionId, ProposalId, TimeMs, ValidatorSet};
+use assent_proto::{Address, Author, Denial, Height, InstitutionId, ProposalId, TimeMs, ValidatorSet};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -439,8 +439,10 @@ fn dry_run(
 
 fn approve(ctx: &Context, id: ProposalId, signing: &Signing, yes: bool) -> Result<Reply, Failure> {
     let (genesis, mut node) = ctx.connect()?;
-    let proposal = the_proposal(&mut node, id)?
-        .ok_or_else(|| Failure::local("NoSuchProposal", format!("there is no proposal {id} on the chain")))?;
+    let proposal = the_proposal(&mut node, id)?.ok_or_else(|| {
+        let why = "it was never made, or it is over and has left the state";
+        Failure::local("NoSuchProposal", format!("there is no proposal {id} to approve: {why}"))
+    })?;
     let now = Present::ask(&mut node)?;
     let told = in_words(&genesis, &proposal, &now, ctx.lang);
     if signing.dry_run {
@@ -489,6 +491,33 @@ fn the_proposal(node: &mut Node, id: ProposalId) -> Result<Option<Proposal>, Fai
     }
 }
 
+/// A proposal that has left the state, as the transaction that made it and the validators' trail tell it. Both are
+/// proved; approvals of institutions that voted no more when others came are still among these.
+fn retired(node: &mut Node, proposed: &Event, trail: &[Event]) -> Result<Proposal, Failure> {
+    let id = proposed.core.object;
+    let tx = node.transaction(proposed.core.body, true)?;
+    let tx =
+        tx.ok_or_else(|| Failure::Proof(format!("the transaction {} is not final", proposed.core.body)))?;
+    let own: Vec<_> = trail.iter().filter(|e| e.link(&id).is_some()).map(|e| &e.core).collect();
+    let (Action::Propose(propose), Author::Institution(proposer)) = (&tx.body().action, tx.body().author)
+    else {
+        return Err(Failure::Proof(format!("{} is said to be a proposal and is none", id.id)));
+    };
+    let approves = |core: &&EventCore| matches!(core.kind, EventKind::Proposed | EventKind::Approved);
+    let approvals = own.iter().copied().filter(approves).filter_map(|core| match core.author {
+        Author::Institution(id) => Some(id),
+        Author::Account(_) => None,
+    });
+    let approvals: Vec<_> = approvals.collect();
+    Ok(Proposal {
+        proposer,
+        change: propose.change.clone(),
+        until: propose.until,
+        approvals: approvals.try_into().map_err(|_| Failure::Proof("too many have approved".into()))?,
+        enacted: own.iter().find(|core| core.kind == EventKind::Enacted).map(|core| core.height),
+    })
+}
+
 /// All proposals: the validators' trail has each, and its proof shows that none is missing.
 fn proposals(ctx: &Context, open: bool) -> Result<Reply, Failure> {
     let (genesis, mut node) = ctx.connect()?;
@@ -498,14 +527,20 @@ fn proposals(ctx: &Context, open: bool) -> Result<Reply, Failure> {
     let (mut list, mut text) = (Vec::new(), String::new());
     for event in trail.events.iter().filter(|e| e.core.kind == EventKind::Proposed) {
         let id = ProposalId(event.core.object.id);
-        let proposal = the_proposal(&mut node, id)?
-            .ok_or_else(|| Failure::Proof(format!("the proposal {id} was made and is not in the state")))?;
+        let held = the_proposal(&mut node, id)?;
+        let in_state = held.is_some();
+        let proposal = match held {
+            Some(proposal) => proposal,
+            None => retired(&mut node, event, &trail.events)?,
+        };
         if open && standing(&proposal, &now) != Standing::Open {
             continue;
         }
         let told = in_words(&genesis, &proposal, &now, ctx.lang);
         text += &format!("{}\n", listed(&genesis, &id, &proposal, &now, &told, ctx.lang));
-        list.push(proposal_json(&genesis, &id, &proposal, &now, &told, event.core.height));
+        let mut entry = proposal_json(&genesis, &id, &proposal, &now, &told, event.core.height);
+        entry["in_state"] = json!(in_state);
+        list.push(entry);
     }
     text += &format!(
         "{} {}; {} {}",

@@ -295,6 +295,7 @@ pub fn event(kind: EventKind, lang: Lang) -> &'static str {
             lang.pick("a validator was shown to have contradicted itself", "验证者自相矛盾已被举证")
         }
         EventKind::ValidatorRemoved => lang.pick("a validator's key loses its vote", "验证者密钥被移出"),
+        EventKind::Retired => lang.pick("what is over has left the state", "已终结的对象移出状态"),
     }
 }
 

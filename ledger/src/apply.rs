@@ -44,6 +44,8 @@ pub struct Applied {
     pub receipts: Vec<Receipt>,
     /// The final leaf of every object that changed or whose trail went on, by key.
     pub changes: Vec<Leaf>,
+    /// Objects that have left the state, by key.
+    pub removed: Vec<ObjectRef>,
     /// Merkle root over the leaves of the events.
     pub events_root: Hash,
 }
@@ -111,12 +113,13 @@ pub fn apply(
 
     let changes = overlay.into_changes();
     Ok(Applied {
-        state: state.with(changes.iter().cloned()),
+        state: changes.removed.iter().fold(state.with(changes.written.iter().cloned()), |s, o| s.without(o)),
         window: after(window, block.time, txs),
         events_root: merkle::root(&record.leaves),
         events: record.events,
         receipts: record.receipts,
-        changes,
+        changes: changes.written,
+        removed: changes.removed,
     })
 }
 

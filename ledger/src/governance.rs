@@ -4,6 +4,9 @@
 //! A change is in force once institutions with more than two thirds of the voting power have approved it, the
 //! same that a block needs. One function ([`enact`]) judges a change, when it is proposed, when the last
 //! approval comes, and in a dry run ([`preview`]): what it would refuse then it refuses before.
+//!
+//! The state keeps at most [`PROPOSALS_MAX`] proposals of an institution: those that are over leave it when the
+//! institution makes its next. What happened to them stays provable by the trail of the validators.
 
 use std::collections::BTreeSet;
 
@@ -43,6 +46,7 @@ pub(crate) fn propose(call: &Call, by: &InstitutionId, propose: &Propose) -> Res
     if propose.until < now || propose.until > now.plus(PROPOSAL_LIFE_MAX_MS) {
         return Err(Denial::ProposalExpired);
     }
+    let docket = Docket::of(call, by)?;
     enact(call.state, call.block.height, &propose.change)?;
     let id = ProposalId(call.body.0);
     let proposal = Proposal {
@@ -52,7 +56,42 @@ pub(crate) fn propose(call: &Call, by: &InstitutionId, propose: &Propose) -> Res
         approvals: List::empty(),
         enacted: None,
     };
-    approved(call, by, id, proposal, EventKind::Proposed)
+    let outcome = approved(call, by, id, proposal, EventKind::Proposed)?;
+    Ok(docket.with(id).write(outcome, by))
+}
+
+/// What the state holds of an institution's proposals when it makes another.
+struct Docket {
+    institution: Institution,
+    open: Vec<ProposalId>,
+    over: Vec<ProposalId>,
+}
+
+impl Docket {
+    /// An institution whose open proposals are as many as may be has to wait.
+    fn of(call: &Call, by: &InstitutionId) -> Result<Docket, Denial> {
+        let institution = call.author(by);
+        let is_open = |id: &ProposalId| {
+            let proposal: Proposal = call.state.get(*id).expect("an institution lists what the state holds");
+            proposal.enacted.is_none() && call.block.time <= proposal.until
+        };
+        let (open, over): (Vec<_>, Vec<_>) = institution.proposals.iter().copied().partition(is_open);
+        if open.len() == PROPOSALS_MAX {
+            return Err(Denial::TooManyProposals);
+        }
+        Ok(Docket { institution, open, over })
+    }
+
+    fn with(mut self, id: ProposalId) -> Docket {
+        self.open.push(id);
+        self
+    }
+
+    fn write(self, outcome: Outcome, by: &InstitutionId) -> Outcome {
+        let proposals = self.open.try_into().expect("there was room for one more");
+        let outcome = outcome.write(*by, &Institution { proposals, ..self.institution });
+        self.over.into_iter().fold(outcome, |outcome, id| outcome.retire(id, [ObjectRef::VALIDATORS]))
+    }
 }
 
 /// Approves a change; the approval that makes the quorum puts it in force.
@@ -90,7 +129,8 @@ fn approved(
     let power = set.validators.iter().filter(|v| approvals.contains(&v.institution));
     let power = power.map(|v| u64::from(v.power)).sum();
     proposal.approvals = approvals.try_into().expect("at most one for each of at most 128 validators");
-    // On the validators' trail, so that the list of all proposals is complete by one proof.
+    // On the validators' trail, so that the list of all proposals, and of what became of them, is complete by
+    // one proof.
     let trails = [proposal.proposer.into(), ObjectRef::VALIDATORS];
     if !set.is_quorum(power) {
         return Ok(Outcome::default().write(id, &proposal).event(kind, id, trails));
@@ -98,7 +138,7 @@ fn approved(
     let enacted = enact(call.state, call.block.height, &proposal.change)?;
     proposal.enacted = Some(call.block.height);
     let outcome = Outcome::default().write(id, &proposal).event(kind, id, trails);
-    Ok(enacted.write(outcome, [id.into()]))
+    Ok(enacted.write(outcome, [id.into(), ObjectRef::VALIDATORS]))
 }
 
 fn votes(call: &Call, by: &InstitutionId) -> Result<(), Denial> {

@@ -16,11 +16,12 @@ use prost::bytes::Bytes;
 use crate::BlockContext;
 use crate::overlay::{Content, Overlay, encode};
 
-/// What a transaction does: objects to write, then events in order.
+/// What a transaction does: objects to write, then events in order; then what is over leaves the state.
 #[derive(Default)]
 pub(crate) struct Outcome {
     writes: Vec<(ObjectRef, Bytes)>,
     happenings: Vec<Happening>,
+    retired: Vec<ObjectRef>,
 }
 
 struct Happening {
@@ -45,6 +46,18 @@ impl Outcome {
     ) -> Self {
         self.happenings.push(Happening { kind, object: object.into(), trails: trails.into_iter().collect() });
         self
+    }
+
+    /// An object is over: it leaves the state, and the event that says so is the last of its trail. Its id can
+    /// come again only if the body that made it could.
+    pub(crate) fn retire(
+        mut self,
+        object: impl Into<ObjectRef>,
+        trails: impl IntoIterator<Item = ObjectRef>,
+    ) -> Self {
+        let object = object.into();
+        self.retired.push(object);
+        self.event(EventKind::Retired, object, trails)
     }
 }
 
@@ -80,6 +93,7 @@ impl Record {
             let core = self.core(origin, i as u32, happening.kind, happening.object, leaf.object_hash());
             self.join(state, core, happening.trails);
         }
+        outcome.retired.iter().for_each(|object| state.remove(object));
         self.receipt(origin, first_event, 0);
     }
 

@@ -67,7 +67,16 @@ fn content<T: Content>(leaf: &Leaf) -> T {
 /// The state as the transactions so far have left it.
 pub(crate) struct Overlay<'a> {
     base: &'a State,
-    changed: BTreeMap<ObjectRef, Leaf>,
+    /// None for what has left the state.
+    changed: BTreeMap<ObjectRef, Option<Leaf>>,
+}
+
+/// What a block does to the leaves of the state.
+pub(crate) struct Changes {
+    /// The final leaf of every object that changed or whose trail went on, by key.
+    pub(crate) written: Vec<Leaf>,
+    /// Objects that were there before the block and are not any more, by key.
+    pub(crate) removed: Vec<ObjectRef>,
 }
 
 impl<'a> Overlay<'a> {
@@ -76,7 +85,10 @@ impl<'a> Overlay<'a> {
     }
 
     pub(crate) fn leaf(&self, object: &ObjectRef) -> Option<&Leaf> {
-        self.changed.get(object).or_else(|| self.base.get(object))
+        match self.changed.get(object) {
+            Some(changed) => changed.as_ref(),
+            None => self.base.get(object),
+        }
     }
 
     pub(crate) fn has(&self, object: impl Into<ObjectRef>) -> bool {
@@ -90,19 +102,32 @@ impl<'a> Overlay<'a> {
     /// Writes an object's content; its trail goes on, or begins.
     pub(crate) fn write(&mut self, object: ObjectRef, content: Bytes) {
         let trail = self.leaf(&object).map_or_else(|| object.new_trail(), |l| l.trail.clone());
-        self.changed.insert(object, Leaf { object, content, trail });
+        self.changed.insert(object, Some(Leaf { object, content, trail }));
     }
 
     /// Sets the trail of an object that exists.
     pub(crate) fn set_trail(&mut self, object: &ObjectRef, trail: Trail) {
         let leaf = self.leaf(object).expect("only objects that exist have a trail");
         let leaf = Leaf { trail, ..leaf.clone() };
-        self.changed.insert(*object, leaf);
+        self.changed.insert(*object, Some(leaf));
     }
 
-    /// The final leaf of every object that changed or whose trail went on, by key.
-    pub(crate) fn into_changes(self) -> Vec<Leaf> {
-        self.changed.into_values().collect()
+    /// Takes an object out of the state.
+    pub(crate) fn remove(&mut self, object: &ObjectRef) {
+        self.changed.insert(*object, None);
+    }
+
+    pub(crate) fn into_changes(self) -> Changes {
+        let (mut written, mut removed) = (Vec::new(), Vec::new());
+        for (object, leaf) in self.changed {
+            match leaf {
+                Some(leaf) => written.push(leaf),
+                // What came and went in one block was never in a state.
+                None if self.base.get(&object).is_some() => removed.push(object),
+                None => {}
+            }
+        }
+        Changes { written, removed }
     }
 }
 

@@ -212,6 +212,9 @@ impl Store {
         for leaf in &commit.leaves {
             batch.put_cf(leaves, leaf.object.key(), leaf.encode());
         }
+        for object in &commit.removed {
+            batch.delete_cf(leaves, object.key());
+        }
         if let Some(next) = &commit.next_validators {
             let link = ValidatorLink { certified: commit.certified.clone(), next: next.clone() };
             batch.put_cf(self.table(LINKS), height_key(height), link.encode());

@@ -86,6 +86,7 @@ impl Blocks {
             receipts: applied.receipts,
             events: applied.events,
             leaves: applied.changes,
+            removed: applied.removed,
             mountains: self.mountains.clone(),
             txs: txs.clone(),
             next_validators: None,

@@ -133,6 +133,7 @@ codes! {
         BadParameters = 66, "A parameter is out of its bounds.", "参数超出允许范围。";
         AlreadyReported = 67, "This contradiction was reported before.", "该矛盾行为此前已报告。";
         NotAValidatorThen = 68, "The key did not vote at that height, or has left too long ago.", "该密钥在所述高度不是验证者。";
+        TooManyProposals = 69, "The institution has as many open proposals as it may have; let one be decided or expire.", "该机构的待决提案已达上限，请等待其通过或到期。";
     }
 }
 

@@ -17,7 +17,8 @@ enums! {
         /** A case was settled. */ Settled = 14, /** A revocation opened an erasure duty. */ ErasureDue = 15,
         /** A change was proposed. */ Proposed = 16, /** A change was approved. */ Approved = 17,
         /** A change was decided. */ Enacted = 18, /** A validator was shown to have contradicted itself. */ EquivocationReported = 19,
-        /** A validator's key will not vote any more for it. */ ValidatorRemoved = 20 }
+        /** A validator's key will not vote any more for it. */ ValidatorRemoved = 20,
+        /** An object that is over has left the state; this is the last event of its trail. */ Retired = 21 }
 }
 
 messages! {

@@ -13,7 +13,7 @@ use crate::field::{DecodeError, Element, Field, List, Message, messages};
 use crate::hash::Hash;
 use crate::ids::*;
 use crate::merkle::{self, MerklePath};
-use crate::state::{Leaf, Object, ObjectRef, object_hash};
+use crate::state::{Leaf, Object, ObjectKind, ObjectRef, object_hash};
 use crate::trie::{BadProof, TrieProof};
 use crate::validators::ValidatorSet;
 use crate::wire;
@@ -279,7 +279,11 @@ impl Evidence {
             }
             Claim::Absence(c) => {
                 c.proof.verify_absence(&header.state_root, &c.object)?;
-                format!("there was no {} after block {height}", name(&c.object))
+                let over = match c.object.kind {
+                    ObjectKind::Proposal => ": none was made, or it was over and had left the state",
+                    _ => "",
+                };
+                format!("there was no {} in the state after block {height}{over}", name(&c.object))
             }
             Claim::Trail(c) => {
                 c.proof.verify_leaf(&header.state_root, &c.leaf)?;

@@ -71,6 +71,9 @@ messages! {
         max_level: Level,
         /// ISO 3166-1 numeric.
         jurisdiction: u32,
+        /// Those of its proposals that the state holds, oldest first: open ones, and such as were decided or
+        /// expired since it proposed last.
+        proposals: List<ProposalId, PROPOSALS_MAX>,
     }
     /// An insured person's account with one custodian.
     Account {
@@ -330,6 +333,9 @@ messages! {
         equivocation: Consequence,
     }
 }
+
+/// The most proposals of one institution that are open at a time, and so the most of them that the state holds.
+pub const PROPOSALS_MAX: usize = 16;
 
 impl Copy for ObjectRef {}
 impl PartialOrd for ObjectRef {

@@ -137,17 +137,17 @@ impl<S: Storage> Replica<S> {
         }
         self.recent.due = self.now.plus(SERVE_MS);
         let recent = self.recent.commits.iter().find(|c| c.height() == height);
-        let (events, leaves) = match recent {
-            Some(commit) => (commit.events.clone(), commit.leaves.as_slice()),
-            None => (self.storage.events(height)?.unwrap_or_default(), &[][..]),
+        let (events, changes) = match recent {
+            Some(commit) => (commit.events.clone(), changes(&commit.leaves, &commit.removed)),
+            None => (self.storage.events(height)?.unwrap_or_default(), BTreeMap::new()),
         };
-        let fits = events.len() * 36 + leaves.len() * 65 <= OUTCOME_BYTES_MAX;
-        let leaves = if fits { leaves } else { &[] };
+        let fits = events.len() * 36 + changes.len() * 65 <= OUTCOME_BYTES_MAX;
+        let changes = if fits { changes } else { BTreeMap::new() };
         let outcome = Outcome {
             height,
             transactions: events.iter().map(|e| e.core.transaction).collect(),
             events: events.iter().map(assent_proto::Event::leaf).collect(),
-            changes: leaves.iter().map(|l| (l.object, l.hash())).collect(),
+            changes: changes.into_iter().collect(),
         };
         self.out.push(Output::Send { to, message: PeerMessage::Outcome(Box::new(outcome)) });
         Ok(())
@@ -262,18 +262,25 @@ impl<S: Storage> Replica<S> {
             None => self.head.state.get(&key).map(Leaf::hash),
         });
         let changed = |key: &ObjectRef| theirs?.changes.iter().find(|(k, _)| k == key).map(|(_, h)| *h);
+        let there = |hash: &Hash| *hash != Hash::ZERO;
         Divergence {
             height: case.certified.header.height,
             block: case.certified.header.id(),
             what: case.fault.to_string(),
             transaction: identified.map(|(index, id, _)| (index, id)),
             ours,
-            theirs: key.as_ref().and_then(changed),
+            theirs: key.as_ref().and_then(changed).filter(there),
             key,
             told_by,
             damaged,
         }
     }
+}
+
+/// What became of each leaf that a block changed: its hash, and zeros for one that has left the state.
+fn changes(leaves: &[Leaf], removed: &[ObjectRef]) -> BTreeMap<ObjectRef, Hash> {
+    let removed = removed.iter().map(|object| (*object, Hash::ZERO));
+    leaves.iter().map(|l| (l.object, l.hash())).chain(removed).collect()
 }
 
 /// The transaction at which a block is refused.
@@ -316,7 +323,7 @@ fn differing_key(
         return Some(*first);
     }
     let (ours, theirs) = (case.ours.as_ref()?, theirs.filter(|t| !t.changes.is_empty())?);
-    let here: BTreeMap<_, _> = ours.changes.iter().map(|l| (l.object, l.hash())).collect();
+    let here = changes(&ours.changes, &ours.removed);
     let there: BTreeMap<_, _> = theirs.changes.iter().copied().collect();
     let all: BTreeSet<_> = here.keys().chain(there.keys()).copied().collect();
     let differing: Vec<_> = all.into_iter().filter(|k| here.get(k) != there.get(k)).collect();

@@ -178,7 +178,7 @@ pub struct Outcome {
     pub events: Vec<Hash>,
     /// Of which transaction each event is.
     pub transactions: Vec<u32>,
-    /// The leaves that it changed, by key; none if the sender does not remember.
+    /// The leaves that it changed, by key, zeros for one that left the state; none if the sender does not remember.
     pub changes: Vec<(ObjectRef, Hash)>,
 }
 

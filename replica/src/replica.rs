@@ -450,6 +450,7 @@ impl<S: Storage> Replica<S> {
             receipts: applied.receipts,
             events: applied.events,
             leaves: with_founding(std::mem::take(&mut self.founding), applied.changes),
+            removed: applied.removed,
             mountains: head.mountains.clone(),
             next_validators: (head.next.hash() != self.head.next.hash()).then(|| head.next.set().clone()),
         });

@@ -6,7 +6,7 @@ use assent_ledger::State;
 use assent_proto::evidence::ValidatorLink;
 use assent_proto::merkle::Mountains;
 use assent_proto::{
-    BlockId, Body, BodyId, CertifiedHeader, CommitCertificate, Event, Hash, Height, Leaf, Receipt,
+    BlockId, Body, BodyId, CertifiedHeader, CommitCertificate, Event, Hash, Height, Leaf, ObjectRef, Receipt,
     ValidatorSet, VerifiedTx,
 };
 
@@ -26,6 +26,8 @@ pub struct Commit {
     /// Leaves that changed, in their final form, by ascending key. At height 1 all founding leaves are
     /// among them, so that the stored leaves are the whole state from the first block on.
     pub leaves: Vec<Leaf>,
+    /// Objects whose leaves have left the state, by ascending key.
+    pub removed: Vec<ObjectRef>,
     /// Over all block ids up to and including this block's: what the next header's `history_root` names.
     pub mountains: Mountains,
     /// Who votes at the next height, if that is not the set of this one.

@@ -161,7 +161,8 @@ fn provoke(code: Denial) -> Result<(), Denial> {
         | BadNodes
         | BadParameters
         | AlreadyReported
-        | NotAValidatorThen => crate::governance::provoke(code),
+        | NotAValidatorThen
+        | TooManyProposals => crate::governance::provoke(code),
     }
 }
 

@@ -174,6 +174,7 @@ pub(crate) fn provoke(code: Denial) -> Result<(), Denial> {
             let stranger = contradiction(c.world.genesis(), &secret("stranger"), Height(1), 0);
             c.report(0, stranger).map(drop)
         }
+        Denial::TooManyProposals => (0..=PROPOSALS_MAX).try_for_each(|_| c.propose(parameters()).map(drop)),
         other => unreachable!("{other} is not governance's"),
     }
 }
@@ -328,9 +329,10 @@ fn every_proposal_and_report_is_on_the_validators_trail() {
     let by_bounds = c.decide(default_parameters_with(|_| ())).unwrap();
     let by_node = c.admit(1, "fifth").unwrap();
     c.report(0, c.contradiction(1)).unwrap();
-    use EventKind::{Approved, EquivocationReported, Proposed};
-    let once = [Proposed, Approved, Approved];
-    assert_eq!(c.world.kinds(ObjectRef::VALIDATORS), [&once[..], &once, &[EquivocationReported]].concat());
+    use EventKind::{Approved, Enacted, EquivocationReported, Proposed, Retired};
+    let first = [Proposed, Approved, Approved, Enacted];
+    let second = [Proposed, Retired, Approved, Approved, Enacted];
+    assert_eq!(c.world.kinds(ObjectRef::VALIDATORS), [&first[..], &second, &[EquivocationReported]].concat());
     let listed: Vec<_> = c
         .world
         .trail(ObjectRef::VALIDATORS)
@@ -339,6 +341,117 @@ fn every_proposal_and_report_is_on_the_validators_trail() {
         .map(|e| e.core.object)
         .collect();
     assert_eq!(listed, [by_bounds.into(), by_node.into()]);
+}
+
+/// However much is proposed, the state keeps a bounded number of each institution's.
+#[test]
+fn an_institution_has_so_many_open_proposals_and_what_is_over_makes_room() {
+    let mut c = Council::new();
+    let change = || default_parameters_with(|_| ());
+    let held =
+        |c: &Council| c.world.state().leaves().filter(|l| l.object.kind == ObjectKind::Proposal).count();
+    let first = c.propose(change()).unwrap();
+    let rest: Vec<_> = (1..PROPOSALS_MAX).map(|_| c.propose(change()).unwrap()).collect();
+    assert_eq!(held(&c), PROPOSALS_MAX);
+    let before = c.world.state().root();
+    assert_eq!(c.propose(change()), Err(Denial::TooManyProposals));
+    assert_ne!(c.world.state().root(), before, "the denial is on its trail");
+    // Another's are its own, and so is the room for them.
+    let until = c.world.at().time.plus(600_000);
+    let propose = Action::Propose(Box::new(Propose { change: change(), until }));
+    let other = c.parties[1].clone();
+    c.world.run(&other, propose).unwrap();
+    // One is decided: it stays until its institution proposes again.
+    c.approve(1, rest[3]).unwrap();
+    c.approve(2, rest[3]).unwrap();
+    assert_eq!((held(&c), c.world.get::<Proposal>(rest[3]).enacted.is_some()), (PROPOSALS_MAX + 1, true));
+    let next = c.propose(change()).unwrap();
+    assert_eq!(held(&c), PROPOSALS_MAX + 1);
+    assert!(c.world.state().get(&rest[3].into()).is_none());
+    let listed = c.world.get::<Institution>(c.parties[0].institution()).proposals;
+    let open = [first].into_iter().chain(rest.iter().copied().filter(|id| *id != rest[3])).chain([next]);
+    assert!(listed.iter().copied().eq(open), "oldest first: {listed:?}");
+    assert_eq!(c.propose(change()), Err(Denial::TooManyProposals));
+    // All the others' time passes: the next is alone.
+    c.world.wait(3_600_000);
+    let alone = c.propose(change()).unwrap();
+    assert_eq!(c.world.get::<Institution>(c.parties[0].institution()).proposals[..], [alone]);
+    assert_eq!(held(&c), 2, "and the other institution's, which has not proposed since");
+}
+
+/// R4: what has left the state is absent from it, cannot come again, and its whole history stays on the chain.
+#[test]
+fn what_has_left_the_state_stays_provable_and_cannot_be_approved_or_repeated() {
+    let mut c = Council::new();
+    let until = c.world.at().time.plus(3_600_000);
+    let action = Action::Propose(Box::new(Propose { change: default_parameters_with(|_| ()), until }));
+    let proposer = c.parties[0].clone();
+    let tx = c.world.sign(&proposer, action);
+    let over = ProposalId(c.world.submit(tx.clone()).unwrap().0);
+    c.approve(1, over).unwrap();
+    c.approve(2, over).unwrap();
+    let last: Proposal = c.world.get(over);
+    let state = c.world.state().clone();
+    // A refused one moves nothing.
+    assert_eq!(c.propose(c.edit(20, &[], Vec::clear)), Err(Denial::BadValidatorSet));
+    assert!(c.world.state().get(&over.into()).is_some());
+    c.propose(default_parameters_with(|_| ())).unwrap();
+
+    let (leaf, proof) = c.world.state().prove(&over.into());
+    assert!(leaf.is_none());
+    proof.verify_absence(&c.world.state().root(), &over.into()).unwrap();
+    let again = assent_ledger::State::from_leaves(c.world.state().leaves().cloned());
+    assert_eq!(again.root(), c.world.state().root(), "as if it had never been");
+
+    assert_eq!(c.approve(3, over), Err(Denial::NoSuchProposal));
+    assert_eq!(c.world.check(&tx), Err(Invalid::Replay));
+    c.world.wait(600_000);
+    c.world.block(vec![]).unwrap();
+    assert_eq!(c.world.check(&tx), Err(Invalid::Expired));
+
+    use EventKind::{Approved, Enacted, Proposed, Retired};
+    assert_eq!(c.world.kinds(over), [Proposed, Approved, Approved, Enacted, Retired]);
+    let mut trail = ObjectRef::from(over).new_trail();
+    for event in c.world.trail(over) {
+        let link = event.link(&over.into()).unwrap();
+        assert_eq!((link.index, link.head_before), (trail.length, trail.head));
+        assert!(event.link(&ObjectRef::VALIDATORS).is_some(), "the validators' trail has all of it");
+        trail = link.after(&event.leaf());
+    }
+    let held = state.get(&over.into()).unwrap();
+    let retired = c.world.trail(over).pop().unwrap();
+    assert_eq!(retired.link(&over.into()).unwrap().head_before, held.trail.head, "it names the final head");
+    assert_eq!(retired.core.object_hash, held.object_hash(), "and the final content");
+    assert_eq!(last.enacted, Some(c.world.trail(over)[3].core.height));
+}
+
+/// What comes and goes in one block was in no state.
+#[test]
+fn a_proposal_may_come_and_go_within_a_block() {
+    let mut c = Council::new();
+    let until = c.world.at().time.plus(3_600_000);
+    let propose = || Action::Propose(Box::new(Propose { change: default_parameters_with(|_| ()), until }));
+    let proposer = c.parties[0].clone();
+    let first = c.world.sign(&proposer, propose());
+    let proposal = ProposalId(first.body_id().0);
+    let mut txs = vec![first];
+    for by in [1, 2] {
+        let by = c.parties[by].clone();
+        txs.push(c.world.sign(&by, Action::Approve(Approve { proposal })));
+    }
+    txs.push(c.world.sign(&proposer, propose()));
+    let applied = c.world.apply(&txs).unwrap();
+    assert!(applied.removed.is_empty() && applied.changes.iter().all(|l| l.object != proposal.into()));
+    assert!(c.world.block(txs).unwrap().iter().all(Result::is_ok));
+    assert!(c.world.state().get(&proposal.into()).is_none());
+    assert_eq!(c.world.kinds(proposal).last(), Some(&EventKind::Retired));
+    assert_eq!(c.world.state().root(), applied.state.root());
+    // In a block of its own it is told to the storage.
+    let second = c.world.get::<Institution>(c.parties[0].institution()).proposals[0];
+    c.approve(1, second).unwrap();
+    c.approve(2, second).unwrap();
+    let third = c.world.sign(&proposer, propose());
+    assert_eq!(c.world.apply(&[third]).unwrap().removed, [ObjectRef::from(second)]);
 }
 
 #[test]

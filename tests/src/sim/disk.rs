@@ -323,6 +323,10 @@ impl Storage for Disk {
             self.sums.insert(Place::Leaf(leaf.object), sum(&leaf.encode()));
             self.leaves.insert(leaf.object, leaf.clone());
         }
+        for object in &commit.removed {
+            self.sums.remove(&Place::Leaf(*object));
+            self.leaves.remove(object);
+        }
         self.keep_block(&commit.certified, &commit.block);
         if let Some(next) = &commit.next_validators {
             self.links.push(ValidatorLink { certified: commit.certified.clone(), next: next.clone() });
