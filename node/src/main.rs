@@ -14,6 +14,7 @@ use assent_node::network::{self, Limits, peer_id};
 use assent_node::standing::{Vote, standing};
 use assent_node::{Config, Node, NodeError, repair};
 use assent_proto::validators::address;
+use assent_replica::SnapshotRule;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use libp2p::Multiaddr;
 use tokio::signal::unix::{SignalKind, signal};
@@ -112,6 +113,8 @@ struct Run {
     peer_limits: PeerLimits,
     #[command(flatten)]
     client_limits: ClientFlags,
+    #[command(flatten)]
+    snapshots: SnapshotFlags,
     /// How to log, on standard error. RUST_LOG chooses what.
     #[arg(long, help_heading = "Log", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -147,6 +150,21 @@ struct ClientFlags {
     /// Limit clients on the same machine too.
     #[arg(long)]
     limit_local_clients: bool,
+}
+
+/// When a whole state goes from node to node instead of block after block.
+#[derive(Args)]
+#[command(next_help_heading = "Whole states instead of block after block")]
+struct SnapshotFlags {
+    /// Blocks behind the others from which on this node takes in their state at a recent height, proved against a
+    /// certified header, and fetches the older blocks afterwards. Fewer: it is back sooner, but answers about the
+    /// time before only once those blocks are here. More: it executes every block itself.
+    #[arg(long, value_name = "BLOCKS", default_value_t = SnapshotRule::default().behind, value_parser = clap::value_parser!(u64).range(16..1 << 40))]
+    snapshot_behind: u64,
+    /// Blocks between two states that this node keeps for others, two at a time. Give all nodes the same number: a
+    /// state is fetched from all that have kept it, at once. Before the first such height the newest is offered.
+    #[arg(long, value_name = "BLOCKS", default_value_t = SnapshotRule::default().every, value_parser = clap::value_parser!(u64).range(16..1 << 40))]
+    snapshot_every: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -253,7 +271,10 @@ fn run_node(run: Run) -> Result<(), Failure> {
     let c = run.client_limits;
     let clients = ClientLimits::new(c.client_calls, c.client_connections, c.limit_local_clients);
     let home = run.home.clone();
-    let config = Config { home: run.home, genesis, rpc, listen, peers, limits, clients };
+    let s = run.snapshots;
+    let snapshots =
+        SnapshotRule { every: s.snapshot_every, behind: s.snapshot_behind, ..SnapshotRule::default() };
+    let config = Config { home: run.home, genesis, rpc, listen, peers, limits, clients, snapshots };
     let runtime = runtime()?;
     let result: Result<(), Failure> = runtime.block_on(async {
         let stop = stop_signal()?;
@@ -271,7 +292,7 @@ fn run_node(run: Run) -> Result<(), Failure> {
     }
     result.map_err(|error| -> Failure {
         match error.downcast::<NodeError>() {
-            Ok(error) => match repair::after(&home, &error) {
+            Ok(error) => match repair::after(&home, &run.genesis, &error) {
                 Some(hint) => NeedsRepair { error: *error, hint }.into(),
                 None => error,
             },
@@ -365,6 +386,8 @@ async fn show_status(status: Status) -> Result<(), Failure> {
             "validators": s.validators, "voting": s.voting, "passed_over": s.passed_over,
             "target_height": s.target_height, "abstaining": s.abstaining, "inquiring": s.inquiring,
             "admitted_peers": s.admitted_peers, "peer_bans": s.peer_bans,
+            "taking": s.taking.map(|t| serde_json::json!({ "height": t.height, "parts": t.parts, "of": t.of })),
+            "missing_blocks": s.missing_blocks, "diverged": s.diverged,
         });
         println!("{json:#}");
         return Ok(());
@@ -381,6 +404,8 @@ fn print_status(s: &StatusReply) {
     };
     let behind = s.target_height.saturating_sub(s.height);
     let state = match s.catching_up {
+        _ if s.diverged => "parted from the chain at the next".into(),
+        _ if s.taking.is_some() => format!("far behind: {behind} blocks to {}", s.target_height),
         true if behind > 1 => format!("catching up: {behind} blocks to {}", s.target_height),
         true => "catching up".into(),
         false => "in step".into(),
@@ -389,6 +414,18 @@ fn print_status(s: &StatusReply) {
     println!("chain       {}", hex::encode(&s.genesis));
     println!("height      {}, {state}, round {} of the next", s.height, s.round);
     println!("state root  {}", hex::encode(&s.state_root));
+    if let Some(t) = &s.taking {
+        println!(
+            "snapshot    a state at height {} is being taken in: {} of {} parts",
+            t.height, t.parts, t.of
+        );
+    }
+    if s.missing_blocks > 0 {
+        println!("older       {} blocks are still missing: being fetched from the others", s.missing_blocks);
+    }
+    if s.diverged {
+        println!("diverged    it signs nothing more and asks the others where; then it stops, see its log");
+    }
     println!(
         "peers       {} connected of {} admitted, {} banned",
         s.connected, s.admitted_peers, s.peer_bans

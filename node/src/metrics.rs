@@ -4,13 +4,14 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use assent_proto::Invalid;
-use assent_replica::Status;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::progress::Condition;
 
 /// A gauge of unsigned numbers.
 pub type Level = Gauge<u64, AtomicU64>;
@@ -107,6 +108,14 @@ pub struct Metrics {
     pub damaged: Counter,
     /// Older blocks that are still to be fetched from the others.
     pub missing_blocks: Level,
+    /// The height of the state that is being taken in, 0 while none is.
+    pub snapshot_height: Level,
+    /// Parts of it that are here.
+    pub snapshot_parts: Level,
+    /// All parts of it.
+    pub snapshot_parts_all: Level,
+    /// 1 once this node has parted from the chain, until it stops.
+    pub diverged: Level,
 }
 
 impl Metrics {
@@ -146,12 +155,17 @@ impl Metrics {
             strangers: Counter::default(),
             damaged: Counter::default(),
             missing_blocks: Level::default(),
+            snapshot_height: Level::default(),
+            snapshot_parts: Level::default(),
+            snapshot_parts_all: Level::default(),
+            diverged: Level::default(),
             fsyncs: Counter::default(),
         };
         let mut r = Registry::with_prefix("assent");
         m.register(&mut r);
         m.register_peers(&mut r);
         m.register_consensus(&mut r);
+        m.register_repair(&mut r);
         (m, r)
     }
 
@@ -184,8 +198,17 @@ impl Metrics {
         r.register_with_unit("sent", "To peers", Unit::Bytes, m.bytes_out.clone());
         r.register("dropped_messages", "Messages dropped at a full queue", m.dropped.clone());
         r.register("strangers", "Connections refused to peers not admitted", m.strangers.clone());
+    }
+
+    fn register_repair(&self, r: &mut Registry) {
+        let m = self;
         r.register("damaged_values", "Stored values found damaged when read", m.damaged.clone());
         r.register("missing_blocks", "Older blocks still to be fetched", m.missing_blocks.clone());
+        let taking = "Height of the state that is being taken in, or 0";
+        r.register("snapshot_height", taking, m.snapshot_height.clone());
+        r.register("snapshot_parts", "Parts of that state that are here", m.snapshot_parts.clone());
+        r.register("snapshot_parts_all", "Parts that it has", m.snapshot_parts_all.clone());
+        r.register("diverged", "1 once this node has parted from the chain", m.diverged.clone());
     }
 
     fn register_consensus(&self, r: &mut Registry) {
@@ -204,7 +227,14 @@ impl Metrics {
     }
 
     /// Shows how the replica is.
-    pub fn show(&self, status: &Status) {
+    pub fn show(&self, condition: &Condition) {
+        let Condition { status, taking, missing, diverged } = condition;
+        let taking = taking.unwrap_or_default();
+        self.snapshot_height.set(taking.height.0);
+        self.snapshot_parts.set(taking.parts.into());
+        self.snapshot_parts_all.set(taking.of.into());
+        self.missing_blocks.set(*missing);
+        self.diverged.set(u64::from(*diverged));
         self.height.set(status.height.0);
         self.round.set(u64::from(status.round));
         self.pool_transactions.set(status.pool_transactions as u64);

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use assent_genesis::Genesis;
-use assent_replica::{Fault, Replica};
+use assent_replica::{Fault, Replica, SnapshotRule};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -44,6 +44,8 @@ pub struct Config {
     pub limits: Limits,
     /// How much one client may ask.
     pub clients: ClientLimits,
+    /// When whole states are kept for others, and wanted from them.
+    pub snapshots: SnapshotRule,
 }
 
 /// Why a node does not start, or stops.
@@ -116,8 +118,9 @@ impl Node {
         let now = clock.now();
         let (founding, key) = (genesis.clone(), Some(keys.consensus.clone()));
         let opened = tokio::task::spawn_blocking(move || Replica::open(now, founding, key, store)).await;
-        let (replica, first) =
+        let (mut replica, first) =
             opened.map_err(|_| NodeError::Broken("the replica panicked while opening"))??;
+        replica.set_snapshot_rule(config.snapshots);
         swarm.admit(&Admitted::registered(replica.state()));
         if !replica.status().voting {
             tracing::warn!("this node's consensus key is not a validator's: it observes until it is");

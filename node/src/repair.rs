@@ -15,7 +15,7 @@ use rocksdb::{DB, Options};
 
 use crate::metrics::Metrics;
 use crate::node::NodeError;
-use crate::store::{DATABASE, OpenError, Store};
+use crate::store::{DAMAGED, DATABASE, OpenError, Store};
 use crate::tables::{KEY_GENESIS, KEY_SIGNED, KEY_TIP, META, read_height};
 
 /// Where a node that parted from the chain leaves what it found out, under its home.
@@ -153,9 +153,9 @@ fn at(path: &Path) -> impl Fn(io::Error) -> RepairError {
 }
 
 /// What the operator is told after a node stopped, if the database has to be repaired; a divergence is also
-/// written into the node's home.
-pub fn after(home: &Path, error: &NodeError) -> Option<String> {
-    let command = format!("assentd repair --home {} --genesis FILE", home.display());
+/// written into the node's home. `genesis` is the founding document with which it was started.
+pub fn after(home: &Path, genesis: &Path, error: &NodeError) -> Option<String> {
+    let command = format!("assentd repair --home {} --genesis {}", quoted(home), quoted(genesis));
     let then = "It keeps the keys and the vote log, and moves the database aside; start the node again, and it \
                 fetches the chain from the others";
     match error {
@@ -184,15 +184,31 @@ pub fn after(home: &Path, error: &NodeError) -> Option<String> {
                  nobody was connected who could say where.\nRepair: {command}\n{then}."
             ))
         }
-        NodeError::Fault(Fault::DamagedState { .. } | Fault::DamagedBlock { .. })
-        | NodeError::Store(OpenError::Damaged { .. } | OpenError::OtherLayout(_)) => {
-            Some(format!("E-DAMAGED: the database cannot be used.\nRepair: {command}\n{then}."))
+        // These name their code and the cause themselves.
+        NodeError::Store(OpenError::Damaged { .. } | OpenError::OtherLayout(_)) => {
+            Some(format!("Repair: {command}\n{then}."))
         }
-        NodeError::Fault(Fault::Storage(fault)) if fault.0.contains("Corruption") => {
-            Some(format!("E-DAMAGED: the database is damaged: {fault}.\nRepair: {command}\n{then}."))
-        }
+        NodeError::Fault(fault) if is_damage(fault) => Some(format!(
+            "E-DAMAGED: the database cannot be used; the disk may be failing.\nRepair: {command}\n{then}."
+        )),
         _ => None,
     }
+}
+
+/// Whether what is stored is not what was written.
+fn is_damage(fault: &Fault) -> bool {
+    match fault {
+        Fault::DamagedState { .. } | Fault::DamagedBlock { .. } => true,
+        Fault::Storage(fault) => fault.0.contains("Corruption") || fault.0.contains(DAMAGED),
+        _ => false,
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,".contains(c);
+    if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
 fn report(d: &Divergence) -> Vec<u8> {

@@ -36,6 +36,7 @@ use crate::feed::{Feed, View};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::port::connections;
+use crate::progress::Condition;
 use crate::reader::{ReadError, Reader};
 use crate::runner::Inbox;
 
@@ -268,7 +269,7 @@ impl Ledger for Service {
         &self,
         _: tonic::Request<api::StatusRequest>,
     ) -> Result<tonic::Response<api::StatusReply>, Status> {
-        let status = self.replica_status().await?;
+        let Condition { status, taking, missing, diverged } = self.condition().await?;
         let identity = &self.identity;
         let validator = if status.voting { address(&identity.key).to_string() } else { String::new() };
         Ok(tonic::Response::new(api::StatusReply {
@@ -294,6 +295,9 @@ impl Ledger for Service {
             inquiring: status.inquiring,
             admitted_peers: self.metrics.admitted.get() as u32,
             peer_bans: self.metrics.bans.get() as u32,
+            taking: taking.map(|t| api::Taking { height: t.height.0, parts: t.parts, of: t.of }),
+            missing_blocks: missing,
+            diverged,
         }))
     }
 }
@@ -402,10 +406,10 @@ impl Service {
         busy(refusal.what, u64::try_from(refusal.retry.as_millis()).unwrap_or(u64::MAX).max(1))
     }
 
-    async fn replica_status(&self) -> Result<assent_replica::Status, Status> {
-        let status = tokio::time::timeout(Duration::from_secs(5), self.inbox.status()).await;
-        match status {
-            Ok(Ok(status)) => Ok(status),
+    async fn condition(&self) -> Result<Condition, Status> {
+        let condition = tokio::time::timeout(Duration::from_secs(5), self.inbox.condition()).await;
+        match condition {
+            Ok(Ok(condition)) => Ok(condition),
             _ => Err(Status::unavailable(
                 "the validator does not answer; it may be catching up or shutting down",
             )),
@@ -557,8 +561,8 @@ async fn name_oversize(request: Request, next: Next) -> Response {
 }
 
 async fn metrics_page(Shared(pages): Shared<Pages>) -> Response {
-    if let Ok(status) = pages.service.replica_status().await {
-        pages.service.metrics.show(&status);
+    if let Ok(condition) = pages.service.condition().await {
+        pages.service.metrics.show(&condition);
     }
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &pages.registry) {
@@ -571,8 +575,8 @@ async fn metrics_page(Shared(pages): Shared<Pages>) -> Response {
 }
 
 async fn health_page(Shared(pages): Shared<Pages>) -> Response {
-    match pages.service.replica_status().await {
-        Ok(s) => axum::Json(serde_json::json!({
+    match pages.service.condition().await {
+        Ok(Condition { status: s, .. }) => axum::Json(serde_json::json!({
             "status": "ok",
             "height": s.height.0,
             "catching_up": s.catching_up,

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use assent_ledger::State;
 use assent_proto::{Address, BodyId, GenesisHash, Invalid, ObjectRef, SecretKey, TimeMs, VerifiedTx};
-use assent_replica::{Evidence, Fault, Input, Output, PeerMessage, Replica, Status};
+use assent_replica::{Evidence, Fault, Input, Output, PeerMessage, Replica};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
 use crate::network::{Admitted, Command, Commands};
-use crate::progress::Progress;
+use crate::progress::{Condition, Line, Progress};
 use crate::report::Reporter;
 use crate::store::Store;
 
@@ -49,7 +49,7 @@ enum Message {
     Down(Address),
     Gossiped { txs: Vec<VerifiedTx>, _room: OwnedSemaphorePermit },
     Submitted { txs: Vec<(VerifiedTx, oneshot::Sender<Verdict>)>, _room: OwnedSemaphorePermit },
-    Status(oneshot::Sender<Status>),
+    Condition(oneshot::Sender<Condition>),
     Stop,
 }
 
@@ -148,9 +148,9 @@ impl Inbox {
     }
 
     /// How the replica is.
-    pub async fn status(&self) -> Result<Status, NoRoom> {
+    pub async fn condition(&self) -> Result<Condition, NoRoom> {
         let (tell, hear) = oneshot::channel();
-        self.send(Message::Status(tell))?;
+        self.send(Message::Condition(tell))?;
         hear.await.map_err(|_| NoRoom)
     }
 
@@ -239,17 +239,24 @@ impl Runner {
         let now = Instant::now();
         let since = self.looked.map_or(LOOK_EVERY, |at| now.saturating_duration_since(at));
         let due = self.progress.next_look(now).unwrap_or(IDLE);
-        if since < LOOK_EVERY {
+        if since < LOOK_EVERY && !self.is_urgent() {
             return if self.news { LOOK_EVERY - since } else { due };
         }
         if self.news || due.is_zero() {
             self.looked = Some(now);
             self.news = false;
-            let status = self.replica.status();
-            self.outlets.metrics.show(&status);
-            self.progress.look(&status, now).iter().for_each(crate::progress::Line::log);
+            let condition = Condition::of(&self.replica);
+            self.outlets.metrics.show(&condition);
+            self.progress.look(&condition, now).iter().for_each(Line::log);
         }
         self.progress.next_look(now).unwrap_or(IDLE).max(LOOK_EVERY)
+    }
+
+    /// Whether something began that may be over before the next look: taking in a small state is, and a node
+    /// that has parted from the chain may end at its next message.
+    fn is_urgent(&self) -> bool {
+        let takes = self.replica.progress().snapshot.is_some();
+        takes && !self.progress.is_taking() || self.replica.is_diverged()
     }
 
     /// Fires what is due and says how long nothing will be.
@@ -271,9 +278,9 @@ impl Runner {
                 let (txs, replies) = txs.into_iter().unzip();
                 self.pool(txs, replies, true)
             }
-            Message::Status(tell) => {
+            Message::Condition(tell) => {
                 // Whoever asked may have gone.
-                let _ = tell.send(self.replica.status());
+                let _ = tell.send(Condition::of(&self.replica));
                 Ok(())
             }
             Message::Stop => Ok(()),

@@ -30,6 +30,8 @@ pub const DATABASE: &str = "db";
 /// The vote log under the node's home.
 pub const VOTE_LOG: &str = "votes.log";
 
+/// The code in errors that say that what is stored is not what was written.
+pub(crate) const DAMAGED: &str = "E-DAMAGED";
 /// What all tables together hold in memory before some is written out, bytes.
 const WRITE_BUFFERS_BYTES: usize = 32 << 20;
 /// The database's write-ahead log, bytes.
@@ -273,17 +275,20 @@ impl Storage for Store {
         let Some(certified) = self.meta(KEY_TIP).map_err(|e| fault("reading the tip", e))? else {
             return Ok(None);
         };
-        let certified = decode(certified.into()).map_err(|e| fault("reading the tip", e))?;
+        let damaged = |e| fault("reading the tip", format!("{DAMAGED}: {e}"));
+        let certified = decode(certified.into()).map_err(damaged)?;
         let mountains = self.meta(KEY_MOUNTAINS).map_err(|e| fault("reading the history", e))?;
         let mountains = mountains.and_then(|m| read_mountains(&m));
-        let mountains = mountains.ok_or_else(|| fault("reading the history", "it is missing or damaged"))?;
+        let mountains = mountains
+            .ok_or_else(|| fault("reading the history", format!("{DAMAGED}: it is missing or no history")))?;
         Ok(Some(Tip { certified, mountains }))
     }
 
     fn leaves(&mut self, each: &mut dyn FnMut(Leaf)) -> Result<(), StorageFault> {
         for row in self.db.iterator_cf(self.table(self.active.table()), IteratorMode::Start) {
             let (_, value) = row.map_err(|e| fault("reading the state", e))?;
-            each(decode(value.into_vec().into()).map_err(|e| fault("reading the state", e))?);
+            let leaf = decode(value.into_vec().into());
+            each(leaf.map_err(|e| fault("reading the state", format!("{DAMAGED}: a leaf: {e}")))?);
         }
         Ok(())
     }
@@ -336,11 +341,7 @@ impl Storage for Store {
         self.add_events(&mut batch, height, &past.events);
         self.put_gaps(&mut batch, gaps);
         self.write_later(batch).map_err(|e| fault("writing an older block", e))?;
-        let missing: u64 = gaps.iter().map(Gap::count).sum();
-        self.metrics.missing_blocks.set(missing);
-        if missing == 0 || missing.is_multiple_of(1000) {
-            tracing::info!(height = height.0, missing, "older blocks are being fetched");
-        }
+        self.metrics.missing_blocks.set(gaps.iter().map(Gap::count).sum());
         Ok(())
     }
 

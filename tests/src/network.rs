@@ -181,6 +181,11 @@ impl Network {
 
     /// Starts node `i`; its log goes to `node.log` in its folder.
     pub fn start(&self, i: usize) -> io::Result<()> {
+        self.start_with(i, &[])
+    }
+
+    /// As [`Network::start`], with further arguments.
+    pub fn start_with(&self, i: usize, arguments: &[&str]) -> io::Result<()> {
         let node = &self.nodes[i];
         fs::create_dir_all(&node.home)?;
         let log = File::options().create(true).append(true).open(node.home.join("node.log"))?;
@@ -190,6 +195,7 @@ impl Network {
         for peer in self.nodes.iter().filter(|n| n.slug != node.slug) {
             command.args(["--peer", &multiaddress(&peer.p2p)]);
         }
+        command.args(arguments);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         self.running.with(|c| c[i] = Some(child));
         Ok(())
@@ -249,10 +255,30 @@ impl Network {
         self.running.with(|c| c[i].as_mut().map_or(Ok(false), |child| Ok(child.try_wait()?.is_some())))
     }
 
+    /// Waits until node `i` ends by itself, and gives its exit code.
+    pub fn wait_for_end(&self, i: usize) -> io::Result<Option<i32>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let ended = self.running.with(|c| c[i].as_mut().map_or(Ok(None), Child::try_wait))?;
+            if let Some(status) = ended {
+                self.running.with(|c| c[i] = None);
+                return Ok(status.code());
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("{} does not end", self.nodes[i].slug)));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The process of node `i`; `None` while it does not run.
+    pub fn pid(&self, i: usize) -> Option<u32> {
+        self.running.with(|c| c[i].as_ref().map(Child::id))
+    }
+
     /// What node `i` has used up; `None` while it does not run.
     pub fn usage(&self, i: usize) -> Option<Usage> {
-        let pid = self.running.with(|c| c[i].as_ref().map(Child::id))?;
-        usage(pid)
+        usage(self.pid(i)?)
     }
 
     /// The status of node `i`, `None` while it does not answer.

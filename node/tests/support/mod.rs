@@ -43,6 +43,7 @@ pub fn config(home: &Path, genesis: &Genesis) -> Config {
         peers: Vec::new(),
         limits: Default::default(),
         clients: Default::default(),
+        snapshots: Default::default(),
     }
 }
 
