@@ -200,11 +200,13 @@ impl<S: Storage> Replica<S> {
         if self.backfill.asked.is_some() || self.now < self.backfill.due {
             return Ok(());
         }
-        if self.catch_up.asking() || self.snapshots.is_taking() {
+        if self.snapshots.is_taking() {
             self.backfill.due = self.now.plus(AGAIN_MS);
             return Ok(());
         }
-        self.backfill.due = self.now.plus(PACE_MS);
+        // Newer blocks come first. But who promises some for ever must not keep the older ones away: slower then.
+        let pace = if self.catch_up.asking() { AGAIN_MS } else { PACE_MS };
+        self.backfill.due = self.now.plus(pace);
         if self.backfill.blocks.is_empty() {
             self.stored_past(gap)?;
         }

@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use assent_proto::Height;
+use assent_proto::field::Message;
+use assent_proto::state::Misconduct;
+use assent_proto::{Block, Height, ObjectKind};
 use assent_tests::sim::byzantine::Behaviour;
+use assent_tests::sim::council::{self, Motion};
 use assent_tests::sim::disk::{Rot, Unsynced};
 use assent_tests::sim::soak::soak;
 use assent_tests::sim::{Fault, Founding, Random, Report, Sim, Weather, run_seed, workload};
@@ -27,6 +30,9 @@ fn seeds_0_to_299_pass() {
     assert!(reports.iter().any(|r| r.set_changes > 0), "the validators changed");
     assert!(reports.iter().any(|r| r.restarted > 0), "somebody lost power");
     assert!(reports.iter().any(|r| r.stopped > 0), "somebody stopped because of a damaged disk");
+    let taken = reports.iter().filter(|r| r.states_taken > 0).count();
+    println!("{taken} seeds in which a whole state was taken in");
+    assert!(taken >= STATES_TAKEN, "{taken} seeds in which a whole state was taken in");
     assert!(reports.iter().all(|r| r.permitted > 0 && r.denied > 0), "uses were permitted and denied");
     let kinds: BTreeSet<_> = reports.iter().flat_map(|r| r.kinds.clone()).collect();
     for kind in KINDS {
@@ -34,8 +40,11 @@ fn seeds_0_to_299_pass() {
     }
 }
 
+/// Seeds of the stretch in which machines must have joined by a whole state.
+const STATES_TAKEN: usize = 8;
+
 /// What has to happen in the workload of some seed.
-const KINDS: [&str; 18] = [
+const KINDS: [&str; 19] = [
     "Enrolled",
     "ItemRegistered",
     "Classified",
@@ -53,6 +62,7 @@ const KINDS: [&str; 18] = [
     "Proposed",
     "Approved",
     "Enacted",
+    "Retired",
     "EquivocationReported",
 ];
 
@@ -80,9 +90,20 @@ fn run_all(seeds: std::ops::Range<u64>) -> Vec<Report> {
 }
 
 /// Seeds that found something once.
-const FAILED_ONCE: [u64; 1] = [1043];
+const FAILED_ONCE: [u64; 6] = [167, 814, 1043, 1324, 2080, 2455];
 
+/// 167: a liar that promised blocks without end kept the older ones away from one that had joined by a state.
+///
+/// 814: a connection's beginning was told before its end, so that one validator never heard of another again;
+/// mended in the simulator.
+///
 /// 1043: a machine comes back, and what its vote log holds makes the next block final while it opens.
+///
+/// 1324, 2455: whose disk was replaced was held to a vote that nobody who was asked had heard; mended in the
+/// simulator, which counts now who heard what.
+///
+/// 2080: an answer over a connection came after that had ended and the next one had begun, and was taken for a
+/// lie of an honest peer; mended in the simulator.
 #[test]
 fn seeds_that_failed_once_pass() {
     for seed in FAILED_ONCE {
@@ -202,6 +223,72 @@ fn two_processes_with_one_key_are_found_and_told_on_chain() {
         sim.check_agreement();
     }
     assert!(told > 0, "no run put the contradiction on the chain");
+}
+
+/// Where governance says so, who contradicts itself is put on the chain and votes no more from the height on that
+/// is stated there; the others go on without it (R2).
+#[test]
+fn who_contradicts_itself_is_removed_at_the_height_that_the_chain_states() {
+    for (seed, n) in [(0, 4), (1, 4), (2, 7), (3, 7)] {
+        let founding = if n == 4 { Founding::four() } else { Founding::seven() };
+        let liar = seed as usize;
+        let key = founding.keys[liar].public();
+        let mut sim = Sim::found(seed, founding.clone(), Weather::FAIR);
+        sim.corrupt(liar, Behaviour::EquivocatesOnVotes);
+        sim.start_all();
+        let council: Vec<_> = ["bureau", "hospital-a", "hospital-b"].map(|s| founding.operator(s)).into();
+        let motion = council::way(&Motion::Punish, &council, council[0].institution(), &[], 0);
+        sim.employ(motion.steps);
+        for n in 0..20 {
+            let tx = sim.enrolment(&format!("person {n}"));
+            sim.submit_in(n * 400, tx);
+        }
+        let removed = |sim: &Sim| {
+            let (_, state) = sim.newest_state();
+            let found = state.leaves().filter(|l| l.object.kind == ObjectKind::Misconduct);
+            let found = found.map(|l| Misconduct::decode(&l.content).unwrap());
+            found.filter(|m| m.removed_from.is_some()).last()
+        };
+        sim.run_until(300_000, "the contradiction is on the chain and has its consequence", |sim| {
+            removed(sim).is_some()
+        });
+        let found = removed(&sim).unwrap();
+        let from = found.removed_from.unwrap();
+        assert_eq!(found.validator, key, "seed {seed}: nobody else is punished");
+        assert!(from > found.reported, "seed {seed}");
+        let tx = sim.enrolment("one who comes after it");
+        sim.submit_in(0, tx);
+        sim.run_until(300_000, "the others go on without it", |sim| {
+            sim.all_final() && sim.height(sim.correct()[0]) > Height(from.0 + 3)
+        });
+        let (_, state) = sim.newest_state();
+        let validators = assent_ledger::validators(&state);
+        let votes = |h: u64| validators.at(Height(h)).validators.iter().any(|v| v.key == key);
+        assert!(!votes(from.0), "seed {seed}: it votes no more");
+        assert_eq!(
+            validators.former.iter().find(|f| f.validator.key == key).map(|f| f.until.next()),
+            Some(from)
+        );
+        // The headers say the same, and no certificate from then on has its signature.
+        let disk = sim.disk(sim.correct()[0]);
+        let address = sim.addresses[liar];
+        for (height, (bytes, certificate)) in &disk.blocks {
+            let header = Block::decode(bytes).unwrap().header;
+            let before = *height < from;
+            assert_eq!(
+                header.validators == sim.genesis.validators().hash(),
+                before,
+                "seed {seed}, {height:?}"
+            );
+            let set = if before { sim.genesis.validators() } else { validators.at(*height) };
+            let signed = set
+                .by_address(&address)
+                .is_some_and(|(at, _)| certificate.signatures.iter().any(|s| s.validator == at));
+            assert!(before || !signed, "seed {seed}: it signed {height:?}");
+        }
+        assert!(sim.watch.kinds().contains("ValidatorRemoved"));
+        sim.check_agreement();
+    }
 }
 
 /// A copy of the disk of some seconds ago, or none at all, comes back: it signs nothing that contradicts what the
