@@ -130,6 +130,11 @@ impl Reader {
         read_gaps(&bytes).ok_or(ReadError::Lacks("a readable list of what is missing"))
     }
 
+    /// An error while older blocks are missing: what is found nowhere may be in one of them.
+    pub fn all_are_here(&self) -> Result<(), ReadError> {
+        self.gaps()?.last().map_or(Ok(()), |gap| Err(ReadError::NotYet(gap.to)))
+    }
+
     /// A final header with its certificate.
     pub fn certified(&self, height: Height) -> Result<Option<CertifiedHeader>, ReadError> {
         let Some(header) = self.get(HEADERS, &height_key(height))? else { return Ok(None) };
@@ -202,9 +207,7 @@ impl Reader {
     ///
     /// As long as older blocks are missing there is no answer: one that lacks uses would look like a whole one.
     pub fn uses(&self, id: &Hash, max: usize) -> Result<Vec<Bytes>, ReadError> {
-        if let Some(gap) = self.gaps()?.last() {
-            return Err(ReadError::NotYet(gap.to));
-        }
+        self.all_are_here()?;
         let mut bodies = Vec::new();
         let from = use_key(id.as_bytes(), Height(0), 0);
         for row in

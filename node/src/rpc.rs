@@ -138,10 +138,11 @@ impl Ledger for Service {
         }
         let reply = match receipt {
             Some(receipt) => self.final_transaction(receipt).await?,
+            None if self.feed.is_pending(&body) => transaction_reply(TransactionStatus::Pending),
             None => {
-                let pending = self.feed.is_pending(&body);
-                let status = if pending { TransactionStatus::Pending } else { TransactionStatus::Unknown };
-                transaction_reply(status)
+                // What an older block holds that is not here yet is not called unknown.
+                self.read(Reader::all_are_here).await?;
+                transaction_reply(TransactionStatus::Unknown)
             }
         };
         Ok(tonic::Response::new(reply))
