@@ -330,6 +330,7 @@ fn admission(ctx: &Context, args: &AdmissionArgs) -> Result<Reply, Failure> {
     let bad = |e: assent_genesis::GenesisError| Failure::local("BadAdmission", e.to_string());
     let secrets = ctx.institution(&args.keys.keyfile)?;
     let profile = Profile {
+        rostered_until: None,
         slug: secrets.slug.clone(),
         name_en: args.name_en.clone(),
         name_zh: args.name_zh.clone(),

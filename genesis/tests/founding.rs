@@ -375,6 +375,7 @@ fn the_founding_state_holds_everyone() {
 
 fn profile(slug: &str) -> Profile {
     Profile {
+        rostered_until: None,
         slug: slug.into(),
         name_en: format!("The {slug}"),
         name_zh: "机构".into(),

@@ -18,8 +18,8 @@ use assent_proto::{Leaf, ObjectRef, merkle};
 use crate::outcome::{Origin, Outcome, Record};
 use crate::overlay::Overlay;
 use crate::{
-    ParentTurns, ReplayWindow, State, access, catalogue, check, consent, governance, identity, lineage,
-    parameters, policy, turns,
+    ParentTurns, ReplayWindow, State, access, catalogue, check, consent, delegation, delivery, emergency,
+    governance, identity, institutions, lineage, orders, parameters, policy, turns,
 };
 
 /// Where and when a block stands.
@@ -189,22 +189,39 @@ fn decide(call: &Call, author: &Author, action: &Action) -> Result<Outcome, Deni
     match (author, action) {
         (Author::Account(person), Action::Grant(grant)) => consent::grant(call, person, grant),
         (Author::Account(person), Action::Revoke(revoke)) => consent::revoke(call, person, revoke),
+        (Author::Account(person), Action::RotateKey(rotate)) => identity::rotate(call, person, rotate),
+        (Author::Account(person), Action::VetoRecovery(veto)) => identity::veto(call, person, veto),
+        (Author::Account(person), Action::Ratify(ratify)) => delegation::ratify(call, person, ratify),
+        (author, Action::EndDelegation(end)) => delegation::end(call, author, end),
         (Author::Institution(by), action) => match action {
             Action::Enrol(enrol) => identity::enrol(call, by, enrol),
             Action::RegisterItem(item) => catalogue::register(call, by, item),
             Action::Classify(classify) => catalogue::classify(call, by, classify),
             Action::AnchorRecords(anchor) => catalogue::anchor(call, by, anchor),
             Action::RequestAccess(request) => access::request(call, by, request),
-            Action::Deliver(delivery) => access::deliver(call, by, delivery),
-            Action::AttestErasure(attest) => access::attest_erasure(call, by, attest),
+            Action::Deliver(delivery) => delivery::deliver(call, by, delivery),
+            Action::AttestErasure(attest) => delivery::attest_erasure(call, by, attest),
             Action::ReviewOpening(review) => access::review_opening(call, by, review),
             Action::RecordActivity(activity) => lineage::record_activity(call, by, activity),
             Action::Propose(propose) => governance::propose(call, by, propose),
             Action::Approve(approve) => governance::approve(call, by, approve),
             Action::ReportEquivocation(report) => governance::report_equivocation(call, by, report),
-            Action::Grant(_) | Action::Revoke(_) => unreachable!("only persons' grants are admitted"),
+            Action::Recover(recover) => identity::recover(call, by, recover),
+            Action::Delegate(delegate) => delegation::delegate(call, by, delegate),
+            Action::NotDelivered(not) => delivery::not_delivered(call, by, not),
+            Action::AnchorEmergency(anchor) => emergency::anchor(call, by, anchor),
+            Action::ReviewEmergency(review) => emergency::review(call, by, review),
+            Action::NotifyPerson(notify) => emergency::notify(call, by, notify),
+            Action::IssueOrder(order) => orders::issue(call, by, order),
+            Action::RotateOperator(rotate) => institutions::rotate_operator(call, by, rotate),
+            Action::Grant(_)
+            | Action::Revoke(_)
+            | Action::RotateKey(_)
+            | Action::VetoRecovery(_)
+            | Action::Ratify(_)
+            | Action::EndDelegation(_) => unreachable!("only persons' are admitted"),
         },
-        (Author::Account(_), _) => unreachable!("persons are admitted to grant and revoke alone"),
+        (Author::Account(_), _) => unreachable!("only institutions' are admitted"),
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) fn register(call: &Call, by: &InstitutionId, r: &RegisterItem) -> Res
         level: r.level,
         opening: r.opening,
         recipients: r.recipients.clone(),
+        graded_height: call.block.height,
     };
     Ok(Outcome::default().write(id, &item).event(EventKind::ItemRegistered, id, []))
 }

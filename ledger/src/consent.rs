@@ -28,6 +28,9 @@ pub(crate) fn grant(call: &Call, person: &AccountId, terms: &Grant) -> Result<Ou
         delivered: 0,
         revocation: early.then(|| now(call)),
         erased_height: None,
+        signer: *person,
+        ratified: false,
+        hold: None,
     };
     let trails = [terms.grantee.into()];
     let granted = Outcome::default().write(id, &grant).event(EventKind::Granted, id, trails);

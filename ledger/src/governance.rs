@@ -185,6 +185,7 @@ fn enact(state: &Overlay, height: Height, change: &Change) -> Result<Enacted, De
             assent_genesis::check_parameters(p).map_err(|_| Denial::BadParameters)?;
             Ok(Enacted::Parameters(p.clone()))
         }
+        Change::Institution(_) | Change::Policy(_) | Change::Grading(_) => todo!(),
     }
 }
 

@@ -4,7 +4,7 @@ use assent_proto::code::Denial;
 use assent_proto::event::EventKind;
 use assent_proto::ids::*;
 use assent_proto::state::{Account, Role};
-use assent_proto::transaction::Enrol;
+use assent_proto::transaction::{Enrol, Recover, RotateKey, VetoRecovery};
 
 use crate::apply::Call;
 use crate::outcome::Outcome;
@@ -25,6 +25,21 @@ pub(crate) fn enrol(call: &Call, by: &InstitutionId, enrol: &Enrol) -> Result<Ou
         key: enrol.key,
         enrolled_height: call.block.height,
         early: Default::default(),
+        recovery: None,
+        frozen: false,
+        guardianship: None,
     };
     Ok(Outcome::default().write(id, &account).event(EventKind::Enrolled, id, [enrol.custodian.into()]))
+}
+
+pub(crate) fn rotate(_: &Call, _: &AccountId, _: &RotateKey) -> Result<Outcome, Denial> {
+    todo!()
+}
+
+pub(crate) fn veto(_: &Call, _: &AccountId, _: &VetoRecovery) -> Result<Outcome, Denial> {
+    todo!()
+}
+
+pub(crate) fn recover(_: &Call, _: &InstitutionId, _: &Recover) -> Result<Outcome, Denial> {
+    todo!()
 }

@@ -352,6 +352,7 @@ impl Scene {
             notice: digest("notice"),
             language: Language::Chinese,
             policy_version: 1,
+            delegation: None,
         }
     }
 
@@ -393,6 +394,8 @@ impl Scene {
             records: list(self.records.iter().take(2).cloned().collect()),
             staff: Commitment(digest("staff")),
             person: None,
+            emergency: None,
+            order: None,
         }
     }
 
