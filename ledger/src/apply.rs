@@ -229,21 +229,31 @@ fn decide(call: &Call, author: &Author, action: &Action) -> Result<Outcome, Deni
 /// exists and is the author's to use. A stranger writes into nobody's trail.
 fn concerned(call: &Call, author: &Author, action: &Action) -> Vec<ObjectRef> {
     match (author, action) {
-        (Author::Institution(by), Action::RequestAccess(r)) => {
-            r.grant.map_or(Vec::new(), |grant| grant_trails(call, &grant, |g| g.terms.grantee == *by))
-        }
+        (Author::Institution(by), Action::RequestAccess(r)) => match (&r.order, &r.grant) {
+            (Some(order), _) => orders::concerned(call, by, order),
+            (None, Some(grant)) => grant_trails(call, grant, |g| g.terms.grantee == *by),
+            (None, None) => Vec::new(),
+        },
         (Author::Institution(by), Action::AttestErasure(a)) => {
             grant_trails(call, &a.grant, |g| g.terms.grantee == *by)
         }
         (Author::Account(person), Action::Revoke(r)) => {
             grant_trails(call, &r.grant, |g| g.account == *person)
         }
-        (Author::Institution(by), Action::Deliver(d)) => match call.state.get::<Permit>(d.permit) {
-            Some(permit) if permit.custodian == *by => access::permit_trails(&d.permit, &permit),
-            _ => Vec::new(),
-        },
+        (Author::Institution(by), Action::Deliver(d)) => permit_trails(call, &d.permit, |p| p.custodian == *by),
+        (Author::Institution(by), Action::NotDelivered(n)) => {
+            permit_trails(call, &n.permit, |p| p.custodian == *by)
+        }
+        (Author::Institution(by), Action::NotifyPerson(n)) => {
+            permit_trails(call, &n.permit, |p| p.requester == *by)
+        }
         _ => Vec::new(),
     }
+}
+
+fn permit_trails(call: &Call, id: &PermitId, concerns: impl Fn(&Permit) -> bool) -> Vec<ObjectRef> {
+    let permit = call.state.get::<Permit>(*id).filter(concerns);
+    permit.map_or(Vec::new(), |permit| access::permit_trails(call, id, &permit))
 }
 
 fn grant_trails(call: &Call, id: &GrantId, concerns: impl Fn(&GrantState) -> bool) -> Vec<ObjectRef> {

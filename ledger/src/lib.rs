@@ -8,6 +8,7 @@
 
 mod access;
 mod apply;
+mod basis;
 mod catalogue;
 mod check;
 mod consent;

@@ -20,7 +20,8 @@ macro_rules! contents {
 contents!(Institution => Institution, Account => Account, Item => Item, Batch => Batch, Settlement => Settlement,
           GrantState => Grant, Permit => Permit, Artifact => Artifact, Review => Review, Policy => Policy,
           Parameters => Parameters, Validators => Validators, Nodes => Nodes, Turns => Turns,
-          Proposal => Proposal, Misconduct => Misconduct);
+          Proposal => Proposal, Misconduct => Misconduct, Delegation => Delegation, Order => Order,
+          Emergency => Emergency);
 
 /// Reads an object from the state.
 pub fn read<T: Content>(state: &State, object: impl Into<ObjectRef>) -> Option<T> {
