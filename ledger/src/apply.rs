@@ -10,9 +10,10 @@ use assent_proto::envelope::VerifiedTx;
 use assent_proto::event::{Event, Receipt};
 use assent_proto::hash::Hash;
 use assent_proto::ids::*;
+use assent_proto::keys::PublicKey;
 use assent_proto::mutation::{Mutation, planted};
 use assent_proto::state::*;
-use assent_proto::transaction::{Action, Author};
+use assent_proto::transaction::{Action, Author, Standing};
 use assent_proto::{Leaf, ObjectRef, merkle};
 
 use crate::outcome::{Origin, Outcome, Record};
@@ -101,8 +102,11 @@ pub fn apply(
         let (body, action) = (tx.body_id(), &tx.body().action);
         let origin =
             Origin { transaction: index as u32, body, author: tx.body().author, action: action.kind() };
-        let call = Call { state: &overlay, parameters: &parameters, policy: &policy, block, body };
-        match decide(&call, &tx.body().author, action) {
+        let signer = tx.signers()[0];
+        let call = Call { state: &overlay, parameters: &parameters, policy: &policy, block, body, signer };
+        let decided =
+            may_act(&call, &tx.body().author, action).and_then(|()| decide(&call, &tx.body().author, action));
+        match decided {
             Ok(outcome) => record.applied(&mut overlay, &origin, outcome),
             Err(denial) => {
                 let trails = concerned(&call, &tx.body().author, action);
@@ -169,13 +173,16 @@ fn after(window: &ReplayWindow, time: TimeMs, txs: &[VerifiedTx]) -> ReplayWindo
     window
 }
 
-/// What a rule may look at: the state as the block has left it so far, what is in force, where it stands.
+/// What a rule may look at: the state as the block has left it so far, what was in force before the block (a
+/// policy or parameters that the block decides on count from the next one on), where it stands.
 pub(crate) struct Call<'a> {
     pub(crate) state: &'a Overlay<'a>,
     pub(crate) parameters: &'a Parameters,
     pub(crate) policy: &'a Policy,
     pub(crate) block: BlockContext,
     pub(crate) body: BodyId,
+    /// The author's key: current before the block.
+    pub(crate) signer: PublicKey,
 }
 
 impl Call<'_> {
@@ -183,6 +190,42 @@ impl Call<'_> {
     pub(crate) fn author(&self, id: &InstitutionId) -> Institution {
         self.state.get(*id).expect("the author of an admitted transaction exists")
     }
+}
+
+/// Whether the author may still act at all, whatever the block decided before: asked of every transaction, here
+/// and nowhere else.
+fn may_act(call: &Call, author: &Author, action: &Action) -> Result<(), Denial> {
+    match author {
+        Author::Institution(by) if is_duty(action) || call.author(by).standing == Standing::Active => Ok(()),
+        Author::Institution(_) => Err(Denial::InstitutionSuspended),
+        Author::Account(person) => holds_key(call, person, action),
+    }
+}
+
+/// What an institution owes others, it owes them also while it is suspended, and after it was expelled.
+fn is_duty(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Deliver(_)
+            | Action::NotDelivered(_)
+            | Action::AttestErasure(_)
+            | Action::NotifyPerson(_)
+            | Action::AnchorEmergency(_)
+            | Action::RotateOperator(_)
+            | Action::EndDelegation(_)
+            | Action::ReportEquivocation(_)
+    )
+}
+
+/// The key is still the account's. One that was replaced earlier in this block authorizes nothing more; what it
+/// only takes back stands, or a revocation would be lost to the order in which a block was put together (R9).
+fn holds_key(call: &Call, person: &AccountId, action: &Action) -> Result<(), Denial> {
+    let takes_back = action.protects() && !matches!(action, Action::RotateKey(_));
+    let account: Account = call.state.get(*person).expect("the author of an admitted transaction exists");
+    if takes_back || account.key_at(call.block.time) == call.signer {
+        return Ok(());
+    }
+    Err(Denial::KeyReplaced)
 }
 
 fn decide(call: &Call, author: &Author, action: &Action) -> Result<Outcome, Denial> {
@@ -240,7 +283,9 @@ fn concerned(call: &Call, author: &Author, action: &Action) -> Vec<ObjectRef> {
         (Author::Account(person), Action::Revoke(r)) => {
             grant_trails(call, &r.grant, |g| g.account == *person)
         }
-        (Author::Institution(by), Action::Deliver(d)) => permit_trails(call, &d.permit, |p| p.custodian == *by),
+        (Author::Institution(by), Action::Deliver(d)) => {
+            permit_trails(call, &d.permit, |p| p.custodian == *by)
+        }
         (Author::Institution(by), Action::NotDelivered(n)) => {
             permit_trails(call, &n.permit, |p| p.custodian == *by)
         }
