@@ -9,6 +9,7 @@
 mod access;
 mod apply;
 mod basis;
+mod calendar;
 mod catalogue;
 mod check;
 mod consent;
