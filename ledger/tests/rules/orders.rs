@@ -39,11 +39,34 @@ pub(crate) fn ask(scene: &Scene, order: OrderId) -> RequestAccess {
     RequestAccess { order: Some(order), case: None, purpose: Purpose::Legal, ..scene.ask(None) }
 }
 
+/// Does what the rules answer with this code.
+pub(crate) fn provoke(code: Denial) -> Result<(), Denial> {
+    let mut s = Scene::new();
+    let (b, insurer) = (s.four.hospital_b.clone(), s.four.insurer.clone());
+    let notice_from = s.world.at().time.plus(500_000);
+    let ordered = IssueOrder { notice_from, ..terms(&s) };
+    let order = issue(&mut s, ordered)?;
+    let mut request = ask(&s, order);
+    match code {
+        Denial::NoSuchOrder => request.order = Some(OrderId(digest("none"))),
+        Denial::OrderExpired => s.world.wait(1_000_000),
+        Denial::NotTheBeneficiary => return s.request(&b, request).map(drop),
+        Denial::OrderDoesNotCover => request.output = Output::Raw,
+        Denial::NoNoticeDue => {
+            let permit = s.request(&insurer, request)?;
+            return notify(&mut s, &insurer, permit).map(drop);
+        }
+        _ => unreachable!("{code} is another module's"),
+    }
+    s.request(&insurer, request).map(drop)
+}
+
 #[test]
 fn r41_an_order_is_a_basis_without_a_grant() {
     let mut scene = Scene::new();
     let (a, insurer) = (scene.four.hospital_a.clone(), scene.four.insurer.clone());
-    let order = issue(&mut scene, terms(&scene)).unwrap();
+    let ordered = terms(&scene);
+    let order = issue(&mut scene, ordered).unwrap();
     let (person, b) = (scene.person.account(), scene.four.hospital_b.institution());
     let told: [ObjectRef; 4] = [order.into(), insurer.institution().into(), b.into(), person.into()];
     for trail in told {
@@ -85,7 +108,8 @@ fn r41_out_of_scope_is_refused() {
     ];
     let mut scene = Scene::new();
     let (b, insurer) = (scene.four.hospital_b.clone(), scene.four.insurer.clone());
-    let order = issue(&mut scene, terms(&scene)).unwrap();
+    let ordered = terms(&scene);
+    let order = issue(&mut scene, ordered).unwrap();
     for (i, (edit, expected)) in cases.into_iter().enumerate() {
         let mut ask = ask(&scene, order);
         edit(&scene, &mut ask);
@@ -173,11 +197,7 @@ fn r41_r10_three_institutions_stand_behind_an_order() {
     let own = IssueOrder { cosigner: bureau.institution(), ..terms(&scene) };
     let own = scene.world.run_with(&bureau, &bureau.key, Action::IssueOrder(Box::new(own)));
     assert_eq!(own, Err(Denial::SameInstitution), "one institution is not two");
-    let just = IssueOrder {
-        not_after: scene.world.next().time.plus(1),
-        data_to: Day(100),
-        ..terms(&scene)
-    };
+    let just = IssueOrder { not_after: scene.world.next().time.plus(1), data_to: Day(100), ..terms(&scene) };
     issue(&mut scene, just).expect("ends just after the block, speaks of one day");
 }
 
@@ -209,7 +229,8 @@ fn r41_nobody_suspended_stands_behind_an_order() {
             let whose = if beneficiary { &four.insurer } else { &four.hospital_b };
             world.amend(whose.institution(), |i: &mut Institution| i.standing = standing);
             let mut scene = Scene::in_world(world, four);
-            assert_eq!(issue(&mut scene, terms(&scene)), Err(Denial::InstitutionSuspended));
+            let ordered = terms(&scene);
+            assert_eq!(issue(&mut scene, ordered), Err(Denial::InstitutionSuspended));
         }
     }
 }
@@ -218,7 +239,8 @@ fn r41_nobody_suspended_stands_behind_an_order() {
 fn deferred() -> (Scene, OrderId, TimeMs) {
     let mut scene = Scene::new();
     let notice_from = scene.world.at().time.plus(500_000);
-    let order = issue(&mut scene, IssueOrder { notice_from, ..terms(&scene) }).unwrap();
+    let ordered = IssueOrder { notice_from, ..terms(&scene) };
+    let order = issue(&mut scene, ordered).unwrap();
     (scene, order, notice_from)
 }
 
