@@ -16,6 +16,7 @@ use assent_proto::state::*;
 use assent_proto::transaction::{Action, Author, Standing};
 use assent_proto::{Leaf, ObjectRef, merkle};
 
+use crate::check::Second;
 use crate::outcome::{Origin, Outcome, Record};
 use crate::overlay::Overlay;
 use crate::{
@@ -104,8 +105,9 @@ pub fn apply(
             Origin { transaction: index as u32, body, author: tx.body().author, action: action.kind() };
         let signer = tx.signers()[0];
         let call = Call { state: &overlay, parameters: &parameters, policy: &policy, block, body, signer };
-        let decided =
-            may_act(&call, &tx.body().author, action).and_then(|()| decide(&call, &tx.body().author, action));
+        let decided = may_act(&call, &tx.body().author, action)
+            .and_then(|()| second_holds_key(&call, tx))
+            .and_then(|()| decide(&call, &tx.body().author, action));
         match decided {
             Ok(outcome) => record.applied(&mut overlay, &origin, outcome),
             Err(denial) => {
@@ -221,11 +223,21 @@ fn is_duty(action: &Action) -> bool {
 /// only takes back stands, or a revocation would be lost to the order in which a block was put together (R9).
 fn holds_key(call: &Call, person: &AccountId, action: &Action) -> Result<(), Denial> {
     let takes_back = action.protects() && !matches!(action, Action::RotateKey(_));
-    let account: Account = call.state.get(*person).expect("the author of an admitted transaction exists");
-    if takes_back || account.key_at(call.block.time) == call.signer {
-        return Ok(());
+    if takes_back || signs_for(call, person, &call.signer) { Ok(()) } else { Err(Denial::KeyReplaced) }
+}
+
+/// The same of a person who signs second: she asks for nothing, delegates nothing and takes on no guardianship by
+/// a key that was replaced earlier in this block.
+fn second_holds_key(call: &Call, tx: &VerifiedTx) -> Result<(), Denial> {
+    match Second::of(&tx.body().action) {
+        Some(Second::Person(id)) if !signs_for(call, &id, &tx.signers()[1]) => Err(Denial::KeyReplaced),
+        _ => Ok(()),
     }
-    Err(Denial::KeyReplaced)
+}
+
+fn signs_for(call: &Call, person: &AccountId, key: &PublicKey) -> bool {
+    let account: Account = call.state.get(*person).expect("who signs an admitted transaction exists");
+    account.key_at(call.block.time) == *key
 }
 
 fn decide(call: &Call, author: &Author, action: &Action) -> Result<Outcome, Denial> {
@@ -281,6 +293,9 @@ fn concerned(call: &Call, author: &Author, action: &Action) -> Vec<ObjectRef> {
             grant_trails(call, &a.grant, |g| g.terms.grantee == *by)
         }
         (Author::Account(person), Action::Revoke(r)) => {
+            grant_trails(call, &r.grant, |g| g.account == *person || g.signer == *person)
+        }
+        (Author::Account(person), Action::Ratify(r)) => {
             grant_trails(call, &r.grant, |g| g.account == *person)
         }
         (Author::Institution(by), Action::Deliver(d)) => {

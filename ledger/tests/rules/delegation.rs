@@ -181,7 +181,8 @@ fn r15_a_delegation_says_something_that_can_be() {
 #[test]
 fn r15_who_knows_the_wards_papers_confirms_and_a_court_names_guardians() {
     // The bureau enrolled her, hospital A is her custodian, hospital B neither, the insurer is a court.
-    for (capacity, court) in [(Capacity::Guardian, Ok(())), (Capacity::Proxy, Err(Denial::NotPermittedRole))] {
+    for (capacity, court) in [(Capacity::Guardian, Ok(())), (Capacity::Proxy, Err(Denial::NotPermittedRole))]
+    {
         let mut pair = Pair::new();
         let Four { bureau, hospital_a, hospital_b, insurer } = pair.s.four.clone();
         let asked = pair.ask(capacity);
@@ -231,7 +232,10 @@ fn r15_it_ends_with_a_quarter_to_come_of_at_most_25_years() {
     }
     let mut pair = Pair::new();
     let (bureau, asked) = (pair.s.four.bureau.clone(), pair.ask(Capacity::Proxy));
-    assert_eq!(pair.confirm(&bureau, Delegate { until: may_first, ..asked }), Err(Denial::DelegationEndUnfit));
+    assert_eq!(
+        pair.confirm(&bureau, Delegate { until: may_first, ..asked }),
+        Err(Denial::DelegationEndUnfit)
+    );
     for (time, fit) in [(APRIL.0 - 1, true), (APRIL.0, false), (APRIL.0 + 1, false)] {
         let mut pair = Pair::new();
         until_next_is(&mut pair.s.world, TimeMs(time));
@@ -246,11 +250,8 @@ fn r15_a_ward_does_not_act_for_others() {
     let (mut pair, _) = Pair::delegated(Capacity::Guardian);
     let (bureau, third) = (pair.s.four.bureau.clone(), pair.s.person("third"));
     // Her own ward, and one whose proxy she is to be.
-    let chain = Delegate {
-        ward: third.account(),
-        delegate: pair.s.person.account(),
-        ..pair.ask(Capacity::Proxy)
-    };
+    let chain =
+        Delegate { ward: third.account(), delegate: pair.s.person.account(), ..pair.ask(Capacity::Proxy) };
     let confirm = |pair: &mut Pair, asked: &Delegate| {
         pair.s.world.run_with(&bureau, &third.key, Action::Delegate(asked.clone())).map(drop)
     };
@@ -268,11 +269,8 @@ fn r15_who_becomes_a_ward_grants_for_nobody_any_more() {
     let (bureau, third) = (pair.s.four.bureau.clone(), pair.s.person("third"));
     let terms = pair.terms(id, Capacity::Proxy);
     assert!(pair.grant(terms.clone()).is_ok());
-    let guarded = Delegate {
-        ward: pair.delegate.account(),
-        delegate: third.account(),
-        ..pair.ask(Capacity::Guardian)
-    };
+    let guarded =
+        Delegate { ward: pair.delegate.account(), delegate: third.account(), ..pair.ask(Capacity::Guardian) };
     let guardianship = pair.s.world.run_with(&bureau, &third.key, Action::Delegate(guarded)).unwrap();
     assert_eq!(pair.grant(terms.clone()), Err(Denial::DelegationChain));
     pair.end(&third, DelegationId(guardianship.0), DelegationEnd::Revoked).unwrap();
@@ -498,7 +496,8 @@ fn r15_an_end_in_the_block_of_a_grant_or_use_comes_first() {
         assert_eq!(order, Err(InvalidBlock::PhaseOrder { index: 1 }));
     }
     // Use against ratification, which is no protection: the block's order decides.
-    let codes = |txs: &[_]| pair.s.world.apply(txs).unwrap().receipts.iter().map(|r| r.code).collect::<Vec<_>>();
+    let codes =
+        |txs: &[_]| pair.s.world.apply(txs).unwrap().receipts.iter().map(|r| r.code).collect::<Vec<_>>();
     let over = Denial::DelegationOver.number();
     assert_eq!(codes(&[end.clone(), granting, using.clone(), ratifying.clone()]), [0, over, over, 0]);
     assert_eq!(codes(&[end, ratifying, using]), [0, 0, 0]);
@@ -570,5 +569,64 @@ fn r9_r15_a_delegates_grant_is_born_revoked_by_either_of_the_two() {
         for trail in [ObjectRef::from(grant), ward.account().into(), delegate.account().into()] {
             assert_eq!(pair.s.world.kinds(trail).last(), Some(&last));
         }
+    }
+}
+
+/// Does what the rules answer with this code.
+pub(crate) fn provoke(code: Denial) -> Result<(), Denial> {
+    let (mut pair, id) = Pair::delegated(Capacity::Guardian);
+    let (bureau, ward, third) = (pair.s.four.bureau.clone(), pair.s.person.clone(), pair.s.person("third"));
+    let terms = pair.terms(id, Capacity::Guardian);
+    match code {
+        Denial::DelegationOver => {
+            pair.s.settle();
+            let grant = pair.grant(terms)?;
+            pair.end(&ward, id, DelegationEnd::Revoked)?;
+            pair.insurer_asks(grant)
+        }
+        Denial::NoSuchDelegation => {
+            pair.end(&ward, DelegationId(digest("none")), DelegationEnd::Revoked).map(drop)
+        }
+        Denial::NotTheDelegate => pair.s.grant_by(&third, terms).map(drop),
+        Denial::DelegationEndUnfit => pair.end(&ward, id, DelegationEnd::Death).map(drop),
+        Denial::DelegationChain => {
+            let (ward, delegate) = (third.account(), ward.account());
+            let asked = Delegate { ward, delegate, ..pair.ask(Capacity::Proxy) };
+            pair.s.world.run_with(&bureau, &third.key, Action::Delegate(asked)).map(drop)
+        }
+        Denial::AlreadyEnded => {
+            pair.end(&ward, id, DelegationEnd::Revoked)?;
+            pair.end(&ward, id, DelegationEnd::Revoked).map(drop)
+        }
+        Denial::NothingToRatify => {
+            let grant = pair.grant(terms)?;
+            pair.ratify(grant).map(drop)
+        }
+        _ => unreachable!("another module's"),
+    }
+}
+
+#[test]
+fn r15_a_denied_withdrawal_or_ratification_joins_the_grant_of_the_two_and_of_nobody_else() {
+    let (mut pair, id) = Pair::delegated(Capacity::Proxy);
+    let terms = pair.terms(id, Capacity::Proxy);
+    let grant = pair.grant(terms).unwrap();
+    let (ward, delegate, stranger) =
+        (pair.s.person.clone(), pair.delegate.clone(), pair.s.person("stranger"));
+    pair.s.revoke(grant).unwrap();
+    let (revoke, ratify) = (Action::Revoke(Revoke { grant }), Action::Ratify(Ratify { grant }));
+    for (by, action, joins) in [
+        (&ward, &revoke, true),
+        (&delegate, &revoke, true),
+        (&stranger, &revoke, false),
+        (&ward, &ratify, true),
+        (&delegate, &ratify, false),
+        (&stranger, &ratify, false),
+    ] {
+        let before = pair.s.world.kinds(grant).len();
+        assert!(pair.s.world.run(by, action.clone()).is_err());
+        let after = pair.s.world.kinds(grant);
+        assert_eq!(after.len() - before, usize::from(joins), "{:?} by {:?}", action.kind(), by.author);
+        assert!(!joins || after.last() == Some(&EventKind::Denied));
     }
 }

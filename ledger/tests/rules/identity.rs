@@ -127,7 +127,8 @@ const NEW_SIGNS: (Result<(), Invalid>, Result<(), Invalid>) = (Err(Invalid::Wron
 
 #[test]
 fn r16_the_old_key_is_refused_after_rotation_and_grants_survive() {
-    let mut r = Recovering { s: Scene::new(), old: secret("person"), new: secret("new"), ready_at: TimeMs(0) };
+    let mut r =
+        Recovering { s: Scene::new(), old: secret("person"), new: secret("new"), ready_at: TimeMs(0) };
     r.s.settle();
     let insurer = r.s.four.insurer.clone();
     let grant = r.s.grant(r.s.terms()).unwrap();
@@ -288,7 +289,8 @@ fn r16_who_may_recover_whom_and_how() {
 
 #[test]
 fn r16_strangers_to_a_person_cannot_take_her_account() {
-    let mut r = Recovering { s: Scene::new(), old: secret("person"), new: secret("new"), ready_at: TimeMs(0) };
+    let mut r =
+        Recovering { s: Scene::new(), old: secret("person"), new: secret("new"), ready_at: TimeMs(0) };
     r.approve(false, "hospital-a").unwrap();
     assert_eq!(r.approve(false, "hospital-b"), Err(Denial::NotPermittedRole), "the enroller's seat");
     assert_eq!(account(&r.s).recovery.unwrap().approvals.len(), 1);
@@ -383,7 +385,7 @@ fn r16_the_old_key_vetoes_until_the_last_moment_of_the_delay() {
     assert_eq!(r.s.world.kinds(id).last(), Some(&EventKind::RecoveryVetoed));
     let approver = r.s.four.hospital_a.institution();
     assert_eq!(r.s.world.kinds(approver).last(), Some(&EventKind::RecoveryVetoed), "who vouched is told");
-    until_next_is(&mut r.s.world, r.ready_at.plus(1));
+    until_next_is(&mut r.s.world, r.ready_at.plus(BLOCK_MS));
     assert_eq!(r.sign_next(), OLD_SIGNS, "vetoed for good");
 
     for late in [0, 1] {
@@ -519,4 +521,28 @@ fn r16_a_real_name_request_by_a_key_replaced_in_its_block_is_denied() {
     };
     let permit = s.world.run_with(&insurer, &new, Action::RequestAccess(Box::new(again))).unwrap();
     assert_eq!(s.world.get::<Permit>(PermitId(permit.0)).requester, insurer.institution());
+}
+
+/// Does what the rules answer with this code.
+pub(crate) fn provoke(code: Denial) -> Result<(), Denial> {
+    let mut r = Recovering::begun();
+    let (bureau, new, other) = (r.office("bureau"), r.new.clone(), secret("other"));
+    match code {
+        Denial::KeyReplaced => {
+            let mut s = Scene::new();
+            let person = s.person.clone();
+            let rotate = sign_with(&mut s.world, &person, &new, rotation(&new));
+            let grant = s.world.sign(&person, Action::Grant(Box::new(s.terms())));
+            s.world.block(vec![rotate, grant]).unwrap().remove(1)
+        }
+        Denial::AccountFrozen => r.old_acts(Action::Grant(Box::new(r.s.terms()))),
+        Denial::AccountNotFrozen => r.approve(true, "hospital-a"),
+        Denial::OtherRecovery => r.approve_key(&other, false, "hospital-a"),
+        Denial::NoRecovery => r.old_acts(veto(&other)),
+        Denial::NoSuchAccount => {
+            r.s.world.run_with(&bureau, &new, recovery(AccountId(digest("nobody")), &new, false))
+        }
+        _ => unreachable!("another module's"),
+    }
+    .map(drop)
 }
