@@ -44,6 +44,8 @@ pub enum AuditCommand {
         out: PathBuf,
     },
     /// Print every event of every block, each block verified, from a height on
+    #[command(after_help = "Examples:\n  assent --genesis genesis.toml audit follow\n  \
+        assent --genesis genesis.toml --json audit follow --from 1000 --to tip")]
     Follow {
         /// From this height
         #[arg(long, default_value_t = 1)]
@@ -53,6 +55,7 @@ pub enum AuditCommand {
         to: Option<String>,
     },
     /// Verify every block from the first to the newest and report: counts, unmatched deliveries, open duties
+    #[command(after_help = "Example:\n  assent --genesis genesis.toml audit supervise")]
     Supervise,
     /// Validators that were shown to have contradicted themselves: both statements verified again, and what followed
     #[command(after_help = "Example:\n  assent --genesis genesis.toml audit misconduct\n\

@@ -18,29 +18,32 @@ use crate::output::Reply;
 use crate::rpc::{Final, Node, denial_name};
 use crate::words::{self, Lang, kebab};
 
+/// Under which heading these stand in the help of each command.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Context {
     /// The chain's founding document: all that is believed beforehand
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub genesis: Option<PathBuf>,
     /// A node to ask; its answers are verified, so any will do
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:8701")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "URL", default_value = "http://127.0.0.1:26651")]
     pub node: String,
     /// Answer with one JSON value
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
     /// Language of what people read
-    #[arg(long, global = true, value_enum, default_value_t = Lang::En)]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_enum, default_value_t = Lang::En)]
     pub lang: Lang,
     /// Read the passphrase of key files from the first line of this file
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "passphrase_fd")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE", conflicts_with = "passphrase_fd")]
     pub passphrase_file: Option<PathBuf>,
     /// Read the passphrase of key files from the first line of this open file descriptor
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "N")]
     pub passphrase_fd: Option<u32>,
     /// Seconds within which a transaction must be committed, else it is void
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "SECONDS", default_value_t = 300)]
     pub expires_in: u64,
 }
 

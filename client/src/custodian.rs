@@ -27,6 +27,7 @@ const STALE_MS: u64 = 60_000;
 #[derive(Subcommand, Debug)]
 pub enum CustodianCommand {
     /// List what the store holds; no content
+    #[command(after_help = "Example:\n  assent custodian records --store records.store")]
     Records {
         /// The custodian's store
         #[arg(long, value_name = "FILE")]
@@ -58,7 +59,8 @@ pub enum CustodianCommand {
     },
     /// Check a permit and its proof, release its records encrypted to the grantee, and record the delivery
     #[command(
-        after_help = "Example:\n  assent custodian release --keyfile operator.age --permit PERMIT --store records.store -o claim.package"
+        after_help = "Example:\n  assent custodian release --keyfile operator.age --permit PERMIT \\\n      \
+        --store records.store -o claim.package"
     )]
     Release {
         #[command(flatten)]
@@ -75,6 +77,10 @@ pub enum CustodianCommand {
         out: PathBuf,
     },
     /// Record a delivery that a gateway's own log shows, and that was not made by `release` (reconciliation, R4)
+    #[command(
+        after_help = "Example:\n  assent custodian report-delivery --keyfile operator.age --permit PERMIT \\\n      \
+        --manifest HASH --records 3 --package sent.bin"
+    )]
     ReportDelivery {
         #[command(flatten)]
         #[allow(missing_docs)]

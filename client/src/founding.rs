@@ -20,8 +20,10 @@ use crate::words::{self, kebab};
 #[derive(Subcommand, Debug)]
 pub enum GenesisCommand {
     /// Show the chain, its institutions and its validators
+    #[command(after_help = "Example:\n  assent genesis show --genesis genesis.toml")]
     Show,
     /// Print the genesis hash, by which everybody can make sure of having the same file
+    #[command(after_help = "Example:\n  assent genesis hash --genesis genesis.toml")]
     Hash,
     /// Print the rules that a founding has unless it is given others: parameters and policy, as TOML
     #[command(after_help = "Example:\n  assent genesis rules > rules.toml\n\

@@ -48,15 +48,19 @@ pub enum InstitutionCommand {
     },
     /// Sign the institution's public piece of a founding: its profile, keys and validators
     #[command(
-        after_help = "Example:\n  assent institution admission --keyfile operator.age --chain-id yantai-1 \
-        --name-en 'Hospital A' --name-zh 第一医院 --role hospital --not-before 2026-12-01 --not-after 2029-12-31 \
-        --validator validator.toml -o hospital-a.toml\n\
+        after_help = "Example:\n  assent institution admission --keyfile operator.age --chain-id yantai-1 \\\n      \
+        --name-en 'Hospital A' --name-zh 第一医院 --role hospital \\\n      \
+        --not-before 2026-12-01 --not-after 2029-12-31 --validator node.toml -o hospital-a.toml\n\
         The validator pieces come from `assentd init` on the nodes."
     )]
     Admission(AdmissionArgs),
     /// Show the institution's public keys
+    #[command(after_help = "Example:\n  assent institution show --keyfile operator.age")]
     Show(Keys),
     /// Open an account for a person whose identity was checked (`assent wallet enrol-request`)
+    #[command(
+        after_help = "Example:\n  assent institution enrol --keyfile operator.age --request lin.enrol --genesis genesis.toml"
+    )]
     Enrol {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -66,6 +70,11 @@ pub enum InstitutionCommand {
         request: PathBuf,
     },
     /// Ask a person for her handle with a custodian: text and QR code for her wallet
+    #[command(
+        after_help = "Example:\n  assent institution ask-handle --keyfile operator.age --custodian hospital-a \\\n      \
+        --purpose claims-payment --genesis genesis.toml\n\
+        The person answers with `assent wallet handle-answer`."
+    )]
     AskHandle {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -78,6 +87,10 @@ pub enum InstitutionCommand {
         purpose: Purpose,
     },
     /// Check a wallet's answer against the account's key on the chain
+    #[command(
+        after_help = "Example:\n  assent institution check-handle --question @question.txt --answer ASSENT:HA:… \\\n      \
+        --genesis genesis.toml"
+    )]
     CheckHandle {
         /// The question that was asked: text or @FILE
         #[arg(long)]
@@ -88,7 +101,7 @@ pub enum InstitutionCommand {
     },
     /// Enter an item into the resource catalogue, as its one source
     #[command(
-        after_help = "Example:\n  assent institution register-item --keyfile operator.age --code 101 --scope 1 \
+        after_help = "Example:\n  assent institution register-item --keyfile operator.age --code 101 --scope 1 \\\n      \
         --category claim-document --level high --opening prohibited"
     )]
     RegisterItem {
@@ -109,6 +122,10 @@ pub enum InstitutionCommand {
         class: Class,
     },
     /// Grade an item anew
+    #[command(
+        after_help = "Example:\n  assent institution classify --keyfile operator.age --item ITEM --level moderate \\\n      \
+        --opening directed --recipient insurer"
+    )]
     Classify {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -122,24 +139,27 @@ pub enum InstitutionCommand {
     },
     /// Anchor records by salted commitments, in batches; the salts stay in the store
     #[command(
-        after_help = "Example:\n  assent institution anchor --keyfile operator.age --item ITEM --records claims.ndjson \
+        after_help = "Example:\n  assent institution anchor --keyfile operator.age --item ITEM \\\n      --records claims.ndjson \
         --resource-type Claim --accounts accounts.json --store records.store\n\
         accounts.json maps FHIR subjects to accounts: {\"Patient/…\": \"64 hexadecimal digits\"}"
     )]
     Anchor(AnchorArgs),
     /// Ask a person for an authorization: a file for her wallet
     #[command(
-        after_help = "Example:\n  assent institution ask --keyfile operator.age --account ACCOUNT --item ITEM --case CASE \
+        after_help = "Example:\n  assent institution ask --keyfile operator.age --account ACCOUNT --item ITEM \\\n      --case CASE \
         --purpose claims-payment --action read --not-after 2026-12-31 -o ask.json"
     )]
     Ask(AskArgs),
     /// Request access to records: a permit or a coded denial
     #[command(
-        after_help = "Example:\n  assent institution request --keyfile operator.age --grant GRANT --offer offer.json \
+        after_help = "Example:\n  assent institution request --keyfile operator.age --grant GRANT --offer offer.json \\\n      \
         --purpose claims-payment --action read --case CASE\nExit 3 when denied."
     )]
     Request(RequestArgs),
     /// Open a package and check each record against its anchored commitment
+    #[command(
+        after_help = "Example:\n  assent institution open --keyfile operator.age --package claim.package -o claim.ndjson --genesis genesis.toml"
+    )]
     Open {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -155,6 +175,9 @@ pub enum InstitutionCommand {
         store: Option<PathBuf>,
     },
     /// Attest that what was received under a revoked grant is erased
+    #[command(
+        after_help = "Example:\n  assent institution attest-erasure --keyfile operator.age --grant GRANT --report erased.pdf"
+    )]
     AttestErasure {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -168,11 +191,15 @@ pub enum InstitutionCommand {
     },
     /// Record what was made of what
     #[command(
-        after_help = "Example:\n  assent institution activity --keyfile operator.age --kind aggregate --artifact A1 \
+        after_help = "Example:\n  assent institution activity --keyfile operator.age --kind aggregate --artifact A1 \\\n      \
         --plan plan.sql --product low:mean-by-district --exclude DENIED_REQUEST"
     )]
     Activity(ActivityArgs),
     /// Review a use that an opening makes conditional on it
+    #[command(
+        after_help = "Example:\n  assent institution review --keyfile operator.age --item ITEM --requester insurer \\\n      \
+        --purpose statistics --until 2026-12-31"
+    )]
     Review {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -248,6 +275,7 @@ pub struct AdmissionArgs {
 #[derive(Subcommand, Debug)]
 pub enum CaseCommand {
     /// Make a commitment to a case; keep the salt, pass the commitment on
+    #[command(after_help = "Example:\n  assent case new --label 2026-000123")]
     New {
         /// The case's number or name; stays off chain
         #[arg(long, default_value = "")]

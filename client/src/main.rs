@@ -32,7 +32,7 @@ Exit codes:
 Examples:
   assent genesis devnet --out devnet --nodes 4 --passphrase-file pass
   assent wallet new --wallet lin.wallet
-  assent --genesis genesis.toml --node http://127.0.0.1:8701 status
+  assent --genesis genesis.toml --node http://127.0.0.1:26651 status
   assent --genesis genesis.toml verify permit.evidence";
 
 #[derive(Subcommand)]
@@ -58,6 +58,7 @@ enum Command {
     /// Check evidence files with the genesis file alone; no node is asked
     Verify(verify::VerifyArgs),
     /// How the node says it is
+    #[command(after_help = "Example:\n  assent --genesis genesis.toml --node http://192.0.2.7:26651 status")]
     Status,
     /// What became of a transaction, with its proof
     Tx(verify::TxArgs),

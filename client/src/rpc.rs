@@ -170,7 +170,7 @@ impl Node {
             .map_err(|e| {
                 Failure::local(
                     "BadUrl",
-                    format!("{url}: {e}; a node's address looks like http://127.0.0.1:8701"),
+                    format!("{url}: {e}; a node's address looks like http://127.0.0.1:26651"),
                 )
             })?
             .connect_timeout(CONNECT_TIMEOUT);

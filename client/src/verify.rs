@@ -126,6 +126,7 @@ fn details(claim: &Claim, lang: Lang) -> String {
 
 /// Which transaction.
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  assent --genesis genesis.toml tx BODY_ID --wait")]
 pub struct TxArgs {
     /// Its body id
     pub body_id: BodyId,
@@ -149,6 +150,8 @@ pub fn tx(ctx: &Context, args: &TxArgs) -> Result<Reply, Failure> {
 
 /// Which object.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  assent --genesis genesis.toml object grant:ID\n  \
+    assent --genesis genesis.toml object validators")]
 pub struct ObjectArgs {
     /// `grant:ID`, `permit:ID`, `account:ID`, `item:ID`, `batch:ID`, `settlement:CASE`, `institution:ID`,
     /// `proposal:ID`, `misconduct:ID`, and alone of their kind `validators`, `nodes`, `turns`, `parameters`, `policy`

@@ -37,12 +37,14 @@ pub enum WalletCommand {
     #[command(after_help = "Example:\n  assent wallet new --wallet lin.wallet")]
     New(WalletFile),
     /// Show what the wallet holds; no secrets
+    #[command(after_help = "Example:\n  assent wallet show --wallet lin.wallet")]
     Show(WalletFile),
     /// List the accounts, one with each custodian; with --genesis, whether the chain has them
+    #[command(after_help = "Example:\n  assent wallet accounts --wallet lin.wallet --genesis genesis.toml")]
     Accounts(WalletFile),
     /// Make a key for an account with a custodian, and ask the bureau to open the account
     #[command(
-        after_help = "Example:\n  assent wallet enrol-request --wallet lin.wallet --custodian hospital-a \
+        after_help = "Example:\n  assent wallet enrol-request --wallet lin.wallet --custodian hospital-a \\\n      \
         --genesis genesis.toml -o lin.enrol\nThe file goes to the bureau's counter, which runs `assent institution enrol`."
     )]
     EnrolRequest {
@@ -100,6 +102,11 @@ pub enum WalletCommand {
         yes: bool,
     },
     /// Withdraw an authorization
+    #[command(
+        after_help = "Examples:\n  assent wallet revoke --wallet lin.wallet --grant GRANT --genesis genesis.toml\n  \
+        assent wallet revoke --wallet lin.wallet --grant GRANT --custodian hospital-a --genesis genesis.toml\n\
+        The second withdraws what may not have come onto the chain yet: if it comes, it is void."
+    )]
     Revoke {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -112,6 +119,9 @@ pub enum WalletCommand {
         custodian: Option<String>,
     },
     /// List who used which data when, with the proof that the list is complete
+    #[command(
+        after_help = "Example:\n  assent wallet uses --wallet lin.wallet --genesis genesis.toml --export proofs"
+    )]
     Uses {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -124,8 +134,12 @@ pub enum WalletCommand {
         export: Option<PathBuf>,
     },
     /// List the authorizations and what became of each
+    #[command(after_help = "Example:\n  assent wallet grants --wallet lin.wallet --genesis genesis.toml")]
     Grants(WalletFile),
     /// Check what a custodian says it holds against the chain, and list it
+    #[command(
+        after_help = "Example:\n  assent wallet records --wallet lin.wallet --offer offer.json --genesis genesis.toml"
+    )]
     Records {
         #[command(flatten)]
         #[allow(missing_docs)]
