@@ -334,7 +334,9 @@ pub fn check_policy(policy: &Policy) -> Result<()> {
             return Err(Fault::Duplicate("policy.committee.roles".into()).at(at));
         }
     }
-    range((*approvals).into(), roles.len() as u64, INSTITUTIONS_MAX as u64, "policy.committee.approvals")
+    // Of two roles two institutions decide, and a proposal remembers so many approvals.
+    let max = List::<InstitutionId, 128>::MAX as u64;
+    range((*approvals).into(), roles.len() as u64, max, "policy.committee.approvals")
 }
 
 fn roles(text: &InstitutionText, at: &str) -> Result<List<assent_proto::state::Role, 8>> {

@@ -12,6 +12,7 @@ mod basis;
 mod calendar;
 mod catalogue;
 mod check;
+mod committee;
 mod consent;
 mod delegation;
 mod delivery;

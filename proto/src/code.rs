@@ -123,7 +123,7 @@ codes! {
         ProposalEnacted = 56, "The proposal was decided before.", "提案此前已通过。";
         AlreadyApproved = 57, "The institution has approved the proposal before.", "该机构此前已批准此提案。";
         NotAValidatorsInstitution = 58, "Only institutions whose validators vote decide on this.", "只有运行验证节点的机构可以决定。";
-        StaleChange = 59, "The validator set has changed since this was proposed.", "提案之后验证者集合已变更。";
+        StaleChange = 59, "What this changes has changed since it was proposed.", "提案之后，其所变更的内容已发生变化。";
         ChangePending = 60, "Another change of the validators is decided and not yet in force.", "另一项验证者变更尚未生效。";
         ActivationOutOfRange = 61, "The height named is too near for every validator to know the change before, or too far ahead.", "变更生效高度过近或过远。";
         NoLiveQuorum = 62, "Of the new set, the validators known to be alive are no quorum: the chain could stop. Change fewer at once.", "新集合中已知在线的验证者不足法定数量，链可能停止。";

@@ -421,6 +421,8 @@ messages! {
         approvals: List<InstitutionId, 128>,
         /// Height at which it was decided.
         enacted: Option<Height>,
+        /// Height at which it was proposed.
+        height: Height,
     }
     /// A validator contradicted itself.
     Misconduct {
