@@ -126,11 +126,10 @@ impl Basis {
         }
     }
 
-    /// The one person that it is for.
+    /// Whose it is, where the request need not say so.
     pub(crate) fn person(&self) -> Option<AccountId> {
         match self {
             Basis::Grant(grant) => Some(grant.account),
-            Basis::Order(order) => order.terms.account,
             _ => None,
         }
     }

@@ -75,6 +75,30 @@ fn r7_what_was_not_delivered_can_be_asked_for_again() {
 }
 
 #[test]
+fn r24_nothing_is_made_of_what_was_not_delivered() {
+    let mut scene = Scene::new();
+    let (a, insurer) = (scene.four.hospital_a.clone(), scene.four.insurer.clone());
+    let grant = scene.grant(scene.standing(&insurer)).unwrap();
+    let permit = scene.request(&insurer, scene.ask_statistics(grant)).unwrap();
+    not_delivered(&mut scene, &a, permit).unwrap();
+    let made = activity(ActivityKind::Clean, &[permit], &[], &[&product("out", Level::High)]);
+    assert_eq!(scene.world.run(&insurer, made), Err(Denial::NotDelivered));
+}
+
+#[test]
+fn r3_a_denial_joins_the_permit_that_is_the_authors() {
+    let (mut scene, grant, permit) = permitted(|_| ());
+    let a = scene.four.hospital_a.clone();
+    not_delivered(&mut scene, &a, permit).unwrap();
+    assert_eq!(not_delivered(&mut scene, &a, permit), Err(Denial::AlreadyUndelivered));
+    let expected = [EventKind::NotDelivered, EventKind::Denied];
+    for trail in [permit.into(), grant.into(), scene.person.account().into()] as [ObjectRef; 3] {
+        let kinds = scene.world.kinds(trail);
+        assert_eq!(kinds[kinds.len() - 2..], expected, "{trail:?}");
+    }
+}
+
+#[test]
 fn r8_each_permit_gives_back_one_use_once() {
     for n in [1, 2, 3] {
         let (mut scene, grant, first) = permitted(|g| (g.mode, g.uses) = (Mode::NTimes, n));

@@ -456,6 +456,52 @@ fn r14_r11_the_policy_and_the_levels_bound_emergencies_too() {
 }
 
 #[test]
+fn r17_who_only_supervises_has_no_emergencies() {
+    let mut scene = amended(|b| b.roles = list(vec![Role::Auditor, Role::Regulator]));
+    assert_eq!(open(&mut scene), Err(Denial::NotPermittedRole));
+    let release = released(&scene, scene.world.at().time);
+    assert_eq!(anchor(&mut scene, release), Err(Denial::NotPermittedRole));
+}
+
+#[test]
+fn r17_r41_neither_an_emergency_nor_an_order_stops_at_a_border() {
+    let mut scene = amended(|b| b.jurisdiction = 840);
+    let (b, bureau, insurer) =
+        (scene.four.hospital_b.clone(), scene.four.bureau.clone(), scene.four.insurer.clone());
+    open(&mut scene).unwrap();
+    let (beneficiary, cosigner) = (b.institution(), insurer.institution());
+    let ordered = IssueOrder { beneficiary, cosigner, ..crate::orders::terms(&scene) };
+    let ordered = Action::IssueOrder(Box::new(ordered));
+    let order = OrderId(scene.world.run_with(&bureau, &insurer.key, ordered).unwrap().0);
+    scene.request(&b, crate::orders::ask(&scene, order)).unwrap();
+    let grant = scene.grant(scene.standing(&b)).unwrap();
+    assert_eq!(scene.request(&b, scene.ask_statistics(grant)), Err(Denial::OutsideJurisdiction));
+}
+
+#[test]
+fn r17_a_policy_that_wants_a_settlement_leaves_no_room_for_emergencies() {
+    let (mut world, four) = World::four();
+    world.amend(ObjectRef::POLICY, |p: &mut Policy| {
+        let settled = |r| PurposeRule { needs_settlement: true, ..r };
+        p.rules = list(p.rules.iter().cloned().map(settled).collect());
+    });
+    let mut scene = Scene::in_world(world, four);
+    assert_eq!(open(&mut scene), Err(Denial::NotSettled));
+    let release = released(&scene, scene.world.at().time);
+    assert_eq!(anchor(&mut scene, release), Err(Denial::NotSettled));
+}
+
+#[test]
+fn r17_a_use_that_was_not_released_is_reviewed_and_told_all_the_same() {
+    let mut scene = Scene::new();
+    let a = scene.four.hospital_a.clone();
+    let permit = open(&mut scene).unwrap();
+    scene.world.run(&a, Action::NotDelivered(NotDelivered { permit })).unwrap();
+    assert_eq!(requester(&scene).emergencies.len(), 1);
+    assert_eq!(scene.world.kinds(scene.person.account()).last(), Some(&EventKind::NotDelivered));
+}
+
+#[test]
 fn r17_no_emergency_needs_a_case() {
     let (mut world, four) = World::four();
     world.amend(ObjectRef::POLICY, |p: &mut Policy| {
