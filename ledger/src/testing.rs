@@ -56,6 +56,18 @@ pub struct Four {
     pub insurer: Party,
 }
 
+impl Four {
+    /// The four of whom each is found by its slug.
+    pub fn of(party: impl Fn(&str) -> Party) -> Four {
+        Four {
+            bureau: party("bureau"),
+            hospital_a: party("hospital-a"),
+            hospital_b: party("hospital-b"),
+            insurer: party("insurer"),
+        }
+    }
+}
+
 /// A chain of blocks without a network.
 pub struct World {
     genesis: GenesisHash,
@@ -92,18 +104,12 @@ impl World {
     /// The chain of [`assent_genesis::testing::four`] and its institutions' operators.
     pub fn four() -> (World, Four) {
         let (genesis, _, operators) = assent_genesis::testing::four();
-        let party = |slug| {
+        let party = |slug: &str| {
             let found = genesis.institutions().iter().zip(&operators).find(|(entry, _)| entry.slug == slug);
             let (entry, key) = found.expect("the test chain has the four");
             Party { author: Author::Institution(entry.id), key: key.clone() }
         };
-        let four = Four {
-            bureau: party("bureau"),
-            hospital_a: party("hospital-a"),
-            hospital_b: party("hospital-b"),
-            insurer: party("insurer"),
-        };
-        (World::found(genesis.hash(), genesis.time(), genesis.leaves()), four)
+        (World::found(genesis.hash(), genesis.time(), genesis.leaves()), Four::of(party))
     }
 
     /// The chain.
@@ -327,33 +333,10 @@ impl Scene {
         self.world.anchor(&bureau, self.settlements, &[settlement], &[case]);
     }
 
-    /// One time, this case: the insurer may read the person's records to pay the claim.
+    /// As [`one_use`], to the insurer, for an hour.
     pub fn terms(&self) -> Grant {
-        Grant {
-            grantee: self.four.insurer.institution(),
-            capacity: Capacity::Own,
-            items: list(vec![self.item]),
-            categories: List::empty(),
-            data_from: Day(100),
-            data_to: Day(103),
-            case: Some(self.case),
-            purpose: Purpose::ClaimsPayment,
-            actions: list(vec![UseAction::Read]),
-            output: Output::Masked,
-            max_level: Level::Moderate,
-            mode: Mode::OneTime,
-            uses: 1,
-            not_before: TimeMs(0),
-            not_after: self.world.at().time.plus(3_600_000),
-            retention_days: 30,
-            onward: false,
-            jurisdictions: list(vec![JURISDICTION]),
-            legal_basis: LegalBasis::Consent,
-            notice: digest("notice"),
-            language: Language::Chinese,
-            policy_version: 1,
-            delegation: None,
-        }
+        let until = self.world.at().time.plus(3_600_000);
+        one_use(&self.four.insurer, self.item, self.case, until, digest("notice"))
     }
 
     /// Standing terms for a grantee that makes statistics.
@@ -464,6 +447,35 @@ pub fn anchor_of(item: ItemId, records: &[Record], settles: &[CaseId]) -> Anchor
     let leaves: Vec<_> = records.iter().map(Record::leaf).collect();
     let (root, count) = (merkle::root(&leaves), leaves.len() as u32);
     AnchorRecords { item, root, count, settles: list(settles.to_vec()) }
+}
+
+/// One time, this case: the grantee may read the person's records under an item to pay the claim.
+pub fn one_use(grantee: &Party, item: ItemId, case: CaseId, not_after: TimeMs, notice: Hash) -> Grant {
+    Grant {
+        grantee: grantee.institution(),
+        capacity: Capacity::Own,
+        items: list(vec![item]),
+        categories: List::empty(),
+        data_from: Day(100),
+        data_to: Day(103),
+        case: Some(case),
+        purpose: Purpose::ClaimsPayment,
+        actions: list(vec![UseAction::Read]),
+        output: Output::Masked,
+        max_level: Level::Moderate,
+        mode: Mode::OneTime,
+        uses: 1,
+        not_before: TimeMs(0),
+        not_after,
+        retention_days: 30,
+        onward: false,
+        jurisdictions: list(vec![JURISDICTION]),
+        legal_basis: LegalBasis::Consent,
+        notice,
+        language: Language::Chinese,
+        policy_version: 1,
+        delegation: None,
+    }
 }
 
 /// An activity on permits and products.

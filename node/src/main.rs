@@ -45,10 +45,10 @@ Exit codes:
 const RUN_EXAMPLES: &str = "Examples:
   assentd run --home /var/lib/assent --genesis genesis.toml --listen /ip4/0.0.0.0/tcp/26650
   assentd run --home /var/lib/assent --genesis genesis.toml --listen /ip4/0.0.0.0/tcp/26650 \\
-      --rpc 0.0.0.0:26651 --peer bureau@/ip4/192.0.2.7/tcp/26650 --log-format json
+      --peer bureau@/ip4/192.0.2.7/tcp/26650 --log-format json
 
-The address given with --rpc serves gRPC (with reflection and health) and, at /metrics, Prometheus' figures.
-It is not encrypted: beyond this machine put a proxy with TLS before it.";
+The address of --rpc serves gRPC, and figures for Prometheus at /metrics. It is not encrypted: for clients
+beyond this machine put a proxy with TLS before it.";
 
 const INIT_EXAMPLES: &str = "Examples:
   assentd init --home /var/lib/assent --chain-id yantai-1 --institution hospital-a \\
@@ -361,7 +361,7 @@ fn check_node(check: Check) -> Result<(), Failure> {
     let institution = genesis.institution(&found.institution.to_string());
     println!("judged by    {}", found.source);
     println!("institution  {}", institution.map_or("unknown to the genesis file", |i| &i.slug));
-    println!("validator    {}", address(&keys.consensus.public()));
+    println!("address      {}", address(&keys.consensus.public()));
     println!("peer id      {}", peer_id(&keys.network.public())?);
     match found.vote {
         Vote::Now { power, total } => println!("votes        on the next block, with {power} of {total}"),

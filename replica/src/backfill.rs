@@ -244,6 +244,9 @@ impl<S: Storage> Replica<S> {
             }
         }
         self.backfill.asked = Some(Asked { peer, what, until: now.plus(ANSWER_MS) });
+        if let PeerMessage::CatchUp { from, .. } = &message {
+            self.catch_up.remember(&peer, *from);
+        }
         self.out.push(Output::Send { to: peer, message });
     }
 

@@ -272,11 +272,8 @@ impl CatchUp {
                 self.wake = Some(now.plus(RETRY_MS));
                 break;
             };
-            let p = self.peers.get_mut(&peer).expect("chosen among the peers");
-            if p.past.len() == PAST_MAX {
-                p.past.pop_front();
-            }
-            p.past.push_back(from);
+            self.remember(&peer, from);
+            let p = &self.peers[&peer];
             let until = now.plus(ANSWER_MS * u64::from(1 + p.stalls));
             self.asked.insert(from, Asked { peer, to, until });
             questions.push((peer, from, to));
@@ -284,6 +281,25 @@ impl CatchUp {
         let late = self.asked.values().map(|a| a.until).min();
         self.wake = self.wake.into_iter().chain(late).min();
         questions
+    }
+
+    /// A peer is asked for blocks from a height on, upwards or downwards: an answer may come late.
+    pub(crate) fn remember(&mut self, peer: &Address, from: Height) {
+        let Some(p) = self.peers.get_mut(peer) else { return };
+        if p.past.len() == PAST_MAX {
+            p.past.pop_front();
+        }
+        p.past.push_back(from);
+    }
+
+    /// One question is answered; another for the same blocks, given up and asked again, may be so yet.
+    pub(crate) fn settle(&mut self, peer: &Address, from: Height) {
+        let past = self.peers.get_mut(peer).map(|p| &mut p.past);
+        if let Some((past, at)) =
+            past.and_then(|past| past.iter().position(|h| *h == from).map(|at| (past, at)))
+        {
+            past.remove(at);
+        }
     }
 
     fn give_up_late(&mut self, now: TimeMs) {
@@ -373,7 +389,7 @@ impl CatchUp {
             return Answer::Lie("it sent blocks with gaps between them");
         }
         self.asked.remove(&from);
-        p.past.retain(|h| *h != from);
+        self.settle(peer, from);
         self.answered(peer);
         for (bytes, certificate) in blocks {
             let height = certificate.height;
@@ -563,6 +579,9 @@ impl<S: Storage> Replica<S> {
         blocks: Vec<(Bytes, CommitCertificate)>,
     ) -> Result<(), Fault> {
         if self.wants_past(&from, &blocks) {
+            if let Some((_, first)) = blocks.first() {
+                self.catch_up.settle(&from, first.height);
+            }
             return self.past_heard(from, blocks);
         }
         if let Answer::Lie(what) = self.catch_up.take(self.now, self.head.height, &from, blocks) {

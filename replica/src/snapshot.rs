@@ -400,8 +400,9 @@ impl<S: Storage> Replica<S> {
             let message = match what {
                 What::Parts { first, count } => PeerMessage::AskChunks { block, first, count },
                 What::Blocks { from } => {
-                    let to = Height(from.0.saturating_sub(CATCH_UP_BLOCKS_MAX as u64 - 1).max(1));
-                    PeerMessage::CatchUp { from, to }
+                    let last = Height(from.0.saturating_sub(CATCH_UP_BLOCKS_MAX as u64 - 1).max(1));
+                    self.catch_up.remember(&to, from);
+                    PeerMessage::CatchUp { from, to: last }
                 }
             };
             self.out.push(Output::Send { to, message });

@@ -14,12 +14,10 @@ use assent_client::keyfile::{self, InstitutionSecrets};
 use assent_client::rpc::api::ledger_client::LedgerClient;
 use assent_client::rpc::api::{self, TransactionStatus};
 use assent_genesis::Genesis;
-use assent_ledger::testing::{Party, anchor_of, digest, enrol, list, record};
+use assent_ledger::testing::{Party, anchor_of, digest, enrol, list, one_use, record};
 use assent_proto::field::{Element, Message};
 use assent_proto::transaction::*;
-use assent_proto::{
-    Author, BodyId, Commitment, Day, Envelope, Hash, Height, Receipt, TimeMs, ids::*, merkle,
-};
+use assent_proto::{Author, BodyId, Commitment, Envelope, Height, Receipt, TimeMs, ids::*, merkle};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
@@ -34,8 +32,6 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Replies of this size are read: the largest block, and some.
 const REPLY_BYTES_MAX: usize = 32 << 20;
-/// China, ISO 3166-1 numeric.
-const JURISDICTION: u32 = 156;
 
 /// A client's end of a connection to a node, made when it is needed.
 pub type Door = LedgerClient<Channel>;
@@ -452,31 +448,10 @@ impl Person<'_> {
 
     /// One time, this case: the insurer may read the person's records to pay the claim.
     fn grant(&self, account: &Account) -> Signed {
-        let unique = Hash(digest(&format!("notice {}", self.clients.fresh())).0);
-        let terms = Grant {
-            grantee: self.clients.cast.insurer.institution(),
-            capacity: Capacity::Own,
-            items: list(vec![self.catalogue.claims]),
-            categories: assent_proto::List::empty(),
-            data_from: Day(100),
-            data_to: Day(103),
-            case: Some(account.case),
-            purpose: Purpose::ClaimsPayment,
-            actions: list(vec![UseAction::Read]),
-            output: Output::Masked,
-            max_level: Level::Moderate,
-            mode: Mode::OneTime,
-            uses: 1,
-            not_before: TimeMs(0),
-            not_after: TimeMs(now_ms() + 3_600_000),
-            retention_days: 30,
-            onward: false,
-            jurisdictions: list(vec![JURISDICTION]),
-            legal_basis: LegalBasis::Consent,
-            notice: unique,
-            language: Language::Chinese,
-            policy_version: 1,
-        };
+        let unique = digest(&format!("notice {}", self.clients.fresh()));
+        let until = TimeMs(now_ms() + 3_600_000);
+        let insurer = &self.clients.cast.insurer;
+        let terms = one_use(insurer, self.catalogue.claims, account.case, until, unique);
         let signed = self.clients.sign(&account.party, Action::Grant(Box::new(terms)), None);
         let id = GrantId(signed.id.0);
         signed.about("grant", Some(id))

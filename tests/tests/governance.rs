@@ -216,22 +216,10 @@ const INSURER: usize = 3;
 fn validators_change_while_the_chain_goes_on() {
     let mut c = Council::start();
     let before = c.register();
-    let first = c.assent(&[
-        "institution",
-        "register-item",
-        "--keyfile",
-        &c.keyfile("hospital-a"),
-        "--code",
-        "1",
-        "--scope",
-        "1",
-        "--category",
-        "test-result",
-        "--level",
-        "moderate",
-        "--opening",
-        "prohibited",
-    ]);
+    let item = "institution register-item --code 1 --scope 1 --category test-result --level moderate \
+                --opening prohibited";
+    let keyfile = c.keyfile("hospital-a");
+    let first = c.assent(&item.split(' ').chain(["--keyfile", &keyfile]).collect::<Vec<_>>());
     let old = c.export(&["--event", first["body_id"].as_str().unwrap()], "before.evidence");
     assert!(before > 0);
 

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use assent_consensus::{ConsensusMessage, SignedProposal, SignedVote};
 use assent_ledger::{State, parameters};
+use assent_proto::evidence::ValidatorLink;
 use assent_proto::field::Message;
-use assent_proto::validators::VoteKind;
+use assent_proto::validators::{ValidatorSet, VoteKind};
 use assent_proto::{
-    Address, Block, BlockId, GenesisHash, Hash, Header, Height, SecretKey, Signature, TimeMs,
+    Address, Block, BlockId, GenesisHash, Hash, Header, Height, List, SecretKey, Signature, TimeMs,
 };
-use assent_replica::{Output, Part, PeerMessage, Replica};
+use assent_replica::{Chunk, Offer, Output, Part, PeerMessage, Replica};
 use bytes::Bytes;
 
 use super::disk::Disk;
@@ -44,7 +45,8 @@ pub enum Behaviour {
     ProposesUntimely,
     /// Votes and precommits for whatever is proposed, at once and whatever it is locked on.
     VotesForAnything,
-    /// Answers those who ask for blocks or bodies with damaged, cut, swapped or badly certified ones.
+    /// Answers those who ask for blocks, bodies, events or a whole state with damaged, cut, swapped or badly
+    /// certified ones.
     ServesFalseBlocks,
     /// Says that it has many more blocks than there are, and never sends any.
     PromisesBlocks,
@@ -91,6 +93,8 @@ pub struct Liar {
     instead: BTreeMap<BlockId, BlockId>,
     /// How often it lied.
     pub lies: u64,
+    /// How often about a whole state or a part of one.
+    pub false_states: u64,
 }
 
 /// A message on its way to one machine.
@@ -111,6 +115,7 @@ impl Liar {
             ahead: 0,
             instead: BTreeMap::new(),
             lies: 0,
+            false_states: 0,
         }
     }
 
@@ -201,6 +206,11 @@ impl Liar {
                 }
                 B::PromisesBlocks => match message {
                     PeerMessage::Blocks(_) => self.lies += 1,
+                    // It offers a state, and never sends any of it.
+                    PeerMessage::Chunks { .. } => {
+                        self.lies += 1;
+                        self.false_states += 1;
+                    }
                     PeerMessage::Tip { height } => {
                         self.lies += 1;
                         post(&to, &PeerMessage::Tip { height: Height(height.0 + 1_000) }, &mut letters);
@@ -334,6 +344,19 @@ impl Liar {
                 self.lies += 1;
                 part.bytes = damaged(&part.bytes, random);
                 PeerMessage::Part(part)
+            }
+            PeerMessage::Snapshot(Some(offer)) if random.chance(500) => {
+                (self.lies, self.false_states) = (self.lies + 1, self.false_states + 1);
+                PeerMessage::Snapshot(Some(Box::new(false_offer(*offer, random))))
+            }
+            PeerMessage::Chunks { block, first, chunks } if !chunks.is_empty() => {
+                (self.lies, self.false_states) = (self.lies + 1, self.false_states + 1);
+                PeerMessage::Chunks { block, first, chunks: false_parts(chunks, random) }
+            }
+            PeerMessage::Events(mut blocks) if blocks.iter().any(|b| !b.events.is_empty()) => {
+                self.lies += 1;
+                blocks.iter_mut().flat_map(|b| b.events.iter_mut()).for_each(|e| e.core.code ^= 1);
+                PeerMessage::Events(blocks)
             }
             other => other,
         }
@@ -470,6 +493,33 @@ impl Liar {
             _ => PeerMessage::Transactions(vec![random.bytes(200).into()]).encode(),
         }
     }
+}
+
+/// An offer whose state, history or division into parts is another.
+fn false_offer(mut offer: Offer, random: &mut Random) -> Offer {
+    match random.below(4) {
+        0 => offer.certified.header.state_root.0[0] ^= 1,
+        1 => offer.mountains.push(&Hash([7; 32])),
+        2 => offer.links.push(ValidatorLink {
+            certified: offer.certified.clone(),
+            next: ValidatorSet { validators: List::empty() },
+        }),
+        _ => offer.bits = offer.bits.saturating_add(9),
+    }
+    offer
+}
+
+/// Parts in which a leaf is changed or left out, or which stand in another order.
+fn false_parts(mut chunks: Vec<Chunk>, random: &mut Random) -> Vec<Chunk> {
+    let full = chunks.iter_mut().find(|c| !c.leaves.is_empty());
+    match (random.below(3), full) {
+        (0, Some(chunk)) => chunk.leaves[0].trail.length += 1,
+        (1, Some(chunk)) => {
+            chunk.leaves.pop();
+        }
+        _ => chunks.reverse(),
+    }
+    chunks
 }
 
 fn vote(vote: SignedVote) -> PeerMessage {

@@ -13,7 +13,7 @@ use assent_proto::transaction::body_id;
 use assent_proto::validators::{Validator, ValidatorSet, VoteKind};
 use assent_proto::{
     Address, Block, BlockId, BodyId, CommitCertificate, Envelope, Event, GenesisHash, GrantId, Hash, Height,
-    ObjectKind, ObjectRef, Receipt,
+    ObjectKind, ObjectRef, Receipt, merkle,
 };
 use assent_replica::{Commit, PeerMessage};
 
@@ -28,6 +28,12 @@ enum Signed {
     Precommit,
 }
 
+/// Whose statement, for which height and round, of which kind.
+type Said = (Address, Height, u32, Signed);
+
+/// A machine as far as others' statements are concerned: its address, and its present life if it is honest.
+pub type Mind = (Address, Option<u64>);
+
 /// Everything seen so far, and the first thing that was wrong.
 pub struct Watch {
     genesis: GenesisHash,
@@ -37,7 +43,9 @@ pub struct Watch {
     chain: BTreeMap<Height, (BlockId, Hash)>,
     /// What each machine has told to be final.
     told: Vec<BTreeMap<Height, BlockId>>,
-    said: BTreeMap<(Address, Height, u32, Signed), Option<BlockId>>,
+    said: BTreeMap<Said, Option<BlockId>>,
+    /// Which machines have heard of it in which of their lives, while who said it had not lost its power.
+    heard: BTreeMap<Said, BTreeSet<(usize, u64)>>,
     /// Who was heard to prevote for what, liars too.
     prevotes: BTreeMap<(Height, u32, BlockId), BTreeSet<Address>>,
     /// What each correct machine has precommitted, by round.
@@ -69,6 +77,7 @@ impl Watch {
             chain: BTreeMap::new(),
             told: vec![BTreeMap::new(); machines],
             said: BTreeMap::new(),
+            heard: BTreeMap::new(),
             prevotes: BTreeMap::new(),
             locks: BTreeMap::new(),
             looked_at: BTreeSet::new(),
@@ -284,35 +293,57 @@ impl Watch {
         set.is_quorum(set.validators.iter().map(power).sum())
     }
 
-    /// A correct machine says something to others: it never contradicts what it signed, over restarts too, and
-    /// keeps to what it is locked on.
-    pub fn says(&mut self, me: &Address, message: &PeerMessage) {
-        self.overhears(me, message);
-        let PeerMessage::Consensus(message) = message else { return };
-        let (signed, author, value) = match message {
-            ConsensusMessage::Vote(v) if v.kind == VoteKind::Prevote => {
-                (Signed::Prevote, v.validator, v.block)
-            }
-            ConsensusMessage::Vote(v) => (Signed::Precommit, v.validator, v.block),
-            ConsensusMessage::Proposal(p) => (Signed::Proposal, p.proposer, Some(p.header.id())),
-            _ => return,
-        };
-        if author != *me {
-            return;
+    /// A machine hears what another says in its own name.
+    pub fn hears(&mut self, at: usize, life: u64, author: &Address, message: &PeerMessage) {
+        if let Some((said, _)) = statement(message).filter(|((by, ..), _)| by == author) {
+            self.heard.entry(said).or_default().insert((at, life));
         }
-        let (height, round) = (message.height(), message.round());
-        let first = *self.said.entry((author, height, round, signed)).or_insert(value);
-        self.must(first == value, || {
+    }
+
+    /// Whether whoever asks a quorum is told of a statement of its own: those who might answer in the place of
+    /// those who know of it are no quorum together with it.
+    fn is_remembered(&self, said: &Said, minds: &[Mind]) -> bool {
+        let (me, height, ..) = said;
+        let heard = self.heard.get(said);
+        let knows = |who: &Address| {
+            let known = |(at, (address, life)): (usize, &Mind)| {
+                address == who && life.is_some_and(|life| heard.is_some_and(|h| h.contains(&(at, life))))
+            };
+            minds.iter().enumerate().any(known)
+        };
+        let set = self.validators(*height);
+        let silent = |v: &&Validator| v.address() == *me || !knows(&v.address());
+        !set.is_quorum(set.validators.iter().filter(silent).map(|v| u64::from(v.power)).sum())
+    }
+
+    /// A correct machine says something to others: it never contradicts what it signed, over restarts too, and
+    /// keeps to what it is locked on. Whose disk was replaced, so that it `forgot`, knows what it said before
+    /// only from the others: it is held to as much as they remember.
+    pub fn says(&mut self, me: &Address, message: &PeerMessage, forgot: Option<&[Mind]>) {
+        self.overhears(me, message);
+        let Some((said, value)) = statement(message).filter(|((by, ..), _)| by == me) else { return };
+        let (author, height, round, signed) = said;
+        let first = *self.said.entry(said).or_insert(value);
+        let held = forgot.is_none_or(|minds| first == value || self.is_remembered(&said, minds));
+        self.must(first == value || !held, || {
             format!("{author} signed two {signed:?} for {height:?} round {round}: {first:?}, {value:?}")
         });
-        if let Some(id) = value {
-            self.keeps_lock(me, height, round, signed, id);
+        if let Some(id) = value.filter(|_| held) {
+            self.keeps_lock(me, height, round, signed, id, forgot);
         }
     }
 
     /// Who precommitted a block prevotes for another only after a quorum prevoted for that one, not before its
     /// own precommit's round; and a precommit follows a quorum of prevotes.
-    fn keeps_lock(&mut self, me: &Address, height: Height, round: u32, signed: Signed, id: BlockId) {
+    fn keeps_lock(
+        &mut self,
+        me: &Address,
+        height: Height,
+        round: u32,
+        signed: Signed,
+        id: BlockId,
+        forgot: Option<&[Mind]>,
+    ) {
         match signed {
             Signed::Proposal => {}
             Signed::Precommit => {
@@ -326,7 +357,9 @@ impl Watch {
                 let locks = self.locks.get(&(*me, height));
                 let newest = locks.and_then(|l| l.range(..round).next_back()).map(|(r, id)| (*r, *id));
                 let Some((locked, _)) = newest.filter(|(_, locked)| *locked != id) else { return };
-                let free = (locked..round).any(|r| self.polka(height, r, id, me));
+                let precommit = (*me, height, locked, Signed::Precommit);
+                let free = (locked..round).any(|r| self.polka(height, r, id, me))
+                    || forgot.is_some_and(|minds| !self.is_remembered(&precommit, minds));
                 self.must(free, || {
                     format!("{me}, locked in round {locked} of {height:?}, prevoted for another in {round}")
                 });
@@ -343,6 +376,7 @@ impl Watch {
     /// Forgets what was said and told long before a height: for runs longer than memory.
     pub fn forget_below(&mut self, height: Height) {
         self.said.retain(|(_, h, _, _), _| *h >= height);
+        self.heard.retain(|(_, h, _, _), _| *h >= height);
         self.locks.retain(|(_, h), _| *h >= height);
         self.prevotes = self.prevotes.split_off(&(height, 0, BlockId(Hash([0; 32]))));
         self.chain = self.chain.split_off(&height);
@@ -397,6 +431,9 @@ impl Watch {
             }
             let (bytes, certificate) = &disk.blocks[&height];
             self.look_at(at, bytes, certificate);
+            if let Some((receipts, events)) = disk.outcomes.get(&height) {
+                self.check_outcome_of(at, &block, receipts, events);
+            }
         }
         let missing = self.verdicts.keys().find(|id| !seen.contains(id)).copied();
         self.must(missing.is_none() || !whole, || {
@@ -407,6 +444,18 @@ impl Watch {
         self.must(header.is_none_or(|r| r == stored), || {
             format!("machine {at}: the leaves are not the state")
         });
+    }
+
+    /// What a disk says came of a block, executed here or fetched, is what its header says and clients were told.
+    fn check_outcome_of(&mut self, at: usize, block: &Block, receipts: &[Receipt], events: &[Event]) {
+        let height = block.header.height;
+        let leaves: Vec<_> = events.iter().map(Event::leaf).collect();
+        self.must(merkle::root(&leaves) == block.header.events_root, || {
+            format!("machine {at} holds other events of {height:?} than its header's")
+        });
+        let told = |r: &Receipt| self.verdicts.get(&r.body) == Some(&(height, r.code));
+        let same = receipts.len() == block.transactions.len() && receipts.iter().all(told);
+        self.must(same, || format!("machine {at} holds other receipts of {height:?} than were told"));
     }
 
     /// What must have come of a workload whose every transaction is final.
@@ -436,4 +485,16 @@ impl Watch {
     pub fn kinds(&self) -> &BTreeSet<String> {
         &self.kinds
     }
+}
+
+/// What somebody states, and for which block.
+fn statement(message: &PeerMessage) -> Option<(Said, Option<BlockId>)> {
+    let PeerMessage::Consensus(message) = message else { return None };
+    let (author, signed, value) = match message {
+        ConsensusMessage::Vote(v) if v.kind == VoteKind::Prevote => (v.validator, Signed::Prevote, v.block),
+        ConsensusMessage::Vote(v) => (v.validator, Signed::Precommit, v.block),
+        ConsensusMessage::Proposal(p) => (p.proposer, Signed::Proposal, Some(p.header.id())),
+        _ => return None,
+    };
+    Some(((author, message.height(), message.round(), signed), value))
 }

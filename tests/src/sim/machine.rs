@@ -2,7 +2,7 @@
 
 use assent_genesis::Genesis;
 use assent_proto::{Address, SecretKey, TimeMs};
-use assent_replica::{Fault, Input, Output, Replica};
+use assent_replica::{Fault, Input, Output, Replica, SnapshotRule};
 
 use super::Random;
 use super::byzantine::Liar;
@@ -44,6 +44,8 @@ pub struct Machine {
     pub busy_until: TimeMs,
     /// What becomes of its log's unsynced writes when its power goes.
     pub unsynced: Unsynced,
+    /// When its replica offers and wants whole states.
+    pub rule: SnapshotRule,
     /// When its replica wants to be woken, by its own clock.
     wake: Option<TimeMs>,
     /// The disk as it was copied some time ago.
@@ -68,6 +70,7 @@ impl Machine {
             life: 0,
             busy_until: TimeMs(0),
             unsynced: Unsynced::Lost,
+            rule: SnapshotRule::default(),
             wake: None,
             copy: None,
             key,
@@ -78,7 +81,7 @@ impl Machine {
     /// Another process with the same key, off.
     pub fn second(&mut self) -> Machine {
         self.twin = true;
-        Machine { twin: true, ..Machine::new(self.key.clone()) }
+        Machine { twin: true, rule: self.rule, ..Machine::new(self.key.clone()) }
     }
 
     /// A node that is to be admitted later, off.
@@ -231,6 +234,7 @@ impl Machine {
         let opened = Replica::open(self.clock(now), genesis.clone(), Some(self.key.clone()), disk);
         Some(match opened {
             Ok((mut replica, outputs)) => {
+                replica.set_snapshot_rule(self.rule);
                 self.busy_until = now.plus(replica.storage().take_spent());
                 self.wake = replica.next_wake();
                 self.power = Power::On(Box::new(replica));

@@ -33,6 +33,8 @@ pub enum Kind {
     Clogged,
     /// Precommits are lost: blocks are locked on and not decided.
     NoPrecommits,
+    /// Answers with blocks are lost, the largest there are: who is behind has to find another way.
+    NoBlocks,
 }
 
 /// What is on its way, as far as it matters to the way.
@@ -44,6 +46,14 @@ pub enum Told {
     Precommit,
     /// To one, over a connection: it may be late or be lost with it, but does not come twice.
     ToOne,
+    /// As that; an answer with blocks.
+    Blocks,
+}
+
+impl Told {
+    fn is_to_one(self) -> bool {
+        matches!(self, Told::ToOne | Told::Blocks)
+    }
 }
 
 /// Links out of order for a while. One-way: a partition has one for each direction that it cuts.
@@ -92,7 +102,8 @@ impl Network {
                 match t.kind {
                     Kind::Cut => return Vec::new(),
                     Kind::NoPrecommits if what == Told::Precommit => return Vec::new(),
-                    Kind::NoPrecommits => {}
+                    Kind::NoBlocks if what == Told::Blocks => return Vec::new(),
+                    Kind::NoPrecommits | Kind::NoBlocks => {}
                     Kind::Clogged => held = held.max(t.until.0 - now.0),
                 }
             }
@@ -100,7 +111,7 @@ impl Network {
         if random.chance(lost) {
             return Vec::new();
         }
-        let copies = if random.chance(repeated) && what != Told::ToOne { 2 } else { 1 };
+        let copies = if random.chance(repeated) && !what.is_to_one() { 2 } else { 1 };
         (0..copies).map(|_| held + 1 + random.below(way_ms)).collect()
     }
 }

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use assent_replica::SnapshotRule;
+
 use super::byzantine::Behaviour;
 use super::disk::{Rot, Unsynced};
 use super::network::{Kind, Trouble};
@@ -15,6 +17,12 @@ use super::{Founding, Random, Sim, Weather, workload};
 pub const HEALED_BOUND_MS: u64 = 120_000;
 /// Least and most time in which things go wrong, ms.
 const FAULTS_MS: (u64, u64) = (3_000, 8_000);
+/// One of so many seeds has machines that are eager to give and take whole states, and one that is away for
+/// long.
+const EAGER_EVERY: u64 = 5;
+/// By so much longer do things go wrong in these, ms; and for so long blocks do not reach who comes back.
+const ABSENCE_MS: u64 = 5_000;
+const NO_BLOCKS_MS: u64 = 3_000;
 
 /// What one of the f validators does, or suffers, that the protocol allows for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +56,10 @@ pub struct Report {
     pub restarted: usize,
     /// Machines that stopped because of a damaged disk.
     pub stopped: u64,
+    /// How often a correct machine took in a whole state.
+    pub states_taken: u64,
+    /// How often liars lied about a whole state or a part of one.
+    pub false_states: u64,
     /// Uses permitted.
     pub permitted: usize,
     /// Transactions denied.
@@ -90,10 +102,16 @@ fn run(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
     let n = founding.keys.len();
     let workload_of = founding.clone();
     let mut sim = Sim::found(seed, founding, weather(&mut random));
-    let faults_ms = FAULTS_MS.0 + random.below(FAULTS_MS.1 - FAULTS_MS.0);
+    let mut eager = eager(seed);
+    let longer = if eager.is_some() { ABSENCE_MS } else { 0 };
+    let faults_ms = FAULTS_MS.0 + random.below(FAULTS_MS.1 - FAULTS_MS.0) + longer;
     let mut faults = faults(seed, n, &mut random);
     if let Some(behaviour) = behaviour {
         faults = vec![(random.below(n as u64) as usize, Fault::Lies(behaviour))];
+    }
+    if let Some(random) = &mut eager {
+        let behind = 3 + random.below(6);
+        sim.rule_snapshots(SnapshotRule { every: 1 + random.below(4), behind, part_leaves: 2 });
     }
     for (at, fault) in &faults {
         befall(&mut sim, *at, *fault, faults_ms, &mut random);
@@ -105,6 +123,9 @@ fn run(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
     power(&mut sim, faults_ms, &mut random);
     clocks(&mut sim, n, faults_ms, &mut random);
     pauses(&mut sim, n, faults_ms, &mut random);
+    if let Some(random) = &mut eager {
+        absence(&mut sim, faults_ms, faults.len() < (n - 1) / 3, random);
+    }
     sim.heal_in(faults_ms);
     let healed = sim.now.plus(faults_ms);
     sim.employ(std::mem::take(&mut work.steps));
@@ -112,8 +133,9 @@ fn run(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
         // Only where all are honest may anyone leave, or weigh more.
         workload::govern(&mut sim, &workload_of, &mut random, faults.is_empty(), 1_000);
     }
-    let what = "all is final at all correct validators after the healing";
-    sim.run(faults_ms + HEALED_BOUND_MS, what, |sim| sim.now >= healed && sim.all_final())?;
+    let what = "all is final at all correct validators after the healing, and nothing older is missing";
+    let settled = |sim: &Sim| sim.now >= healed && sim.all_final() && sim.all_filled();
+    sim.run(faults_ms + HEALED_BOUND_MS, what, settled)?;
     sim.watch.check_outcome(&work);
     sim.check_disks()?;
     Ok(Report {
@@ -124,12 +146,39 @@ fn run(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
         height: sim.height(sim.correct()[0]).0,
         restarted: sim.came_back.len(),
         stopped: sim.stopped,
+        states_taken: sim.states_taken,
+        false_states: sim.false_states(),
         permitted: sim.watch.permitted(),
         denied: sim.watch.denied(),
         kinds: sim.watch.kinds().clone(),
         set_changes: sim.watch.set_changes(),
         settled_ms: sim.now.0 - healed.0,
     })
+}
+
+/// What is drawn for a seed with whole states; a stream of its own again, so that the other seeds stay as they
+/// are.
+fn eager(seed: u64) -> Option<Random> {
+    (seed % EAGER_EVERY == 2).then(|| Random::new(seed ^ 0xea9e << 48))
+}
+
+/// A machine without a fault of its own is off for most of the time, and comes back with its disk, or, where
+/// one more may have a fault, with an empty one. As few blocks as there are would be here before any state, so
+/// mostly answers with blocks are lost for a while.
+fn absence(sim: &mut Sim, faults_ms: u64, may_forget: bool, random: &mut Random) {
+    let at = random.pick(&sim.sound());
+    let (gone, back) = (300 + random.below(700), faults_ms - NO_BLOCKS_MS - random.below(1_000));
+    if random.chance(800) {
+        let from = (0..sim.machines()).filter(|other| *other != at).collect();
+        let until = sim.now.plus(faults_ms);
+        sim.trouble_in(back, Trouble { kind: Kind::NoBlocks, from, to: [at].into(), until });
+    }
+    sim.cut_power_in(gone, at, random.below(5), Unsynced::Lost);
+    if may_forget && random.chance(700) {
+        sim.replace_disk_in(back, at);
+    } else {
+        sim.start_in(back, at);
+    }
 }
 
 fn weather(random: &mut Random) -> Weather {

@@ -16,7 +16,7 @@ use assent_proto::{
     Action, Address, Author, Body, BodyId, CommitCertificate, Hash, Height, MisconductId, SecretKey, TimeMs,
     VerifiedTx,
 };
-use assent_replica::{Fault, Input, Output, PeerMessage, Replica};
+use assent_replica::{Fault, Input, Output, PeerMessage, Replica, SnapshotRule};
 use bytes::Bytes;
 
 use super::byzantine::{Behaviour, Liar};
@@ -49,8 +49,10 @@ enum Event {
         from: usize,
         to: usize,
         bytes: Bytes,
-        /// What is said to one goes over a connection, which ends with the process that it was made with.
+        /// What is said to one goes over a connection, which ends with either of the two processes.
         life: Option<u64>,
+        /// In which of its lives the sender said it.
+        said_in: u64,
     },
     /// What the network or the node's own doors tell a machine.
     Tell {
@@ -139,6 +141,8 @@ pub struct Sim {
     pub submitted: BTreeSet<BodyId>,
     /// Machines that stopped because of a damaged disk.
     pub stopped: u64,
+    /// How often a correct machine took in a whole state.
+    pub states_taken: u64,
     machines: Vec<Machine>,
     queue: BTreeMap<(TimeMs, u64), Event>,
     sequence: u64,
@@ -185,6 +189,7 @@ impl Sim {
             misbehaved: BTreeSet::new(),
             submitted: BTreeSet::new(),
             stopped: 0,
+            states_taken: 0,
             machines: founding.keys.iter().map(|k| Machine::new(k.clone())).collect(),
             queue: BTreeMap::new(),
             sequence: 0,
@@ -208,9 +213,15 @@ impl Sim {
         self.machines[at].liar = Some(Liar::new(behaviour, &self.founding, at));
     }
 
+    /// When machines offer and want whole states, before any is switched on or added.
+    pub fn rule_snapshots(&mut self, rule: SnapshotRule) {
+        self.machines.iter_mut().for_each(|m| m.rule = rule);
+    }
+
     /// A machine of a node that is to be admitted, off. Says which machine it is.
     pub fn add_joiner(&mut self, name: &str) -> usize {
-        let machine = Machine::later(secret(name));
+        let mut machine = Machine::later(secret(name));
+        machine.rule = self.machines[0].rule;
         self.addresses.push(machine.address);
         self.machines.push(machine);
         self.fresh.push(true);
@@ -402,9 +413,19 @@ impl Sim {
         (0..self.machines.len()).filter(there).collect()
     }
 
+    /// The machines with nothing wrong so far.
+    pub fn sound(&self) -> Vec<usize> {
+        self.correct().into_iter().filter(|at| self.machines[*at].is_sound()).collect()
+    }
+
     /// How often liars lied.
     pub fn lies(&self) -> u64 {
         self.machines.iter().filter_map(|m| m.liar.as_ref()).map(|l| l.lies).sum()
+    }
+
+    /// How often liars lied about a whole state or a part of one.
+    pub fn false_states(&self) -> u64 {
+        self.machines.iter().filter_map(|m| m.liar.as_ref()).map(|l| l.false_states).sum()
     }
 
     /// A machine's disk, whether it is on or off.
@@ -429,6 +450,12 @@ impl Sim {
         let height = self.height(correct[0]);
         correct.iter().all(|at| self.replica(*at).is_some_and(|r| r.status().height == height))
             && self.submitted.iter().all(|ticket| self.is_final(ticket))
+    }
+
+    /// Whether every correct machine has all blocks and what came of them, those below a state that it took in
+    /// too.
+    pub fn all_filled(&self) -> bool {
+        self.correct().iter().all(|at| self.replica(*at).is_some_and(|r| r.progress().missing == 0))
     }
 
     /// Whether what a ticket stands for is final.
@@ -497,7 +524,11 @@ impl Sim {
         match event {
             Event::Deliver { to, life, .. } | Event::Tell { to, life, .. }
                 if life.is_some_and(|l| l != self.machines[to].life) => {}
-            Event::Deliver { from, to, bytes, .. } => self.deliver(from, to, &bytes),
+            // A new process of the sender has a connection of its own, and what was on its way is lost.
+            Event::Deliver { from, life: Some(_), said_in, .. } if said_in != self.machines[from].life => {}
+            Event::Deliver { from, to, bytes, said_in, .. } => {
+                self.deliver(from, to, &bytes, said_in == self.machines[from].life);
+            }
             Event::Tell { to, input, .. } => self.step(to, input),
             Event::Client(step) => self.client(step),
             Event::CutPower { at, writes, unsynced } => {
@@ -581,7 +612,7 @@ impl Sim {
     }
 
     /// What the node does: decodes, and verifies transactions before it hands them in.
-    fn deliver(&mut self, from: usize, to: usize, bytes: &Bytes) {
+    fn deliver(&mut self, from: usize, to: usize, bytes: &Bytes, in_time: bool) {
         if self.is_link_of_later(from, to) && !self.links.contains(&(from.min(to), from.max(to))) {
             return;
         }
@@ -596,6 +627,9 @@ impl Sim {
             }
             return;
         };
+        if in_time && self.machines[to].replica().is_some() {
+            self.watch.hears(to, self.machines[to].life, &self.addresses[from], &message);
+        }
         let input = match message {
             PeerMessage::Transactions(envelopes) if honest => {
                 let txs: Option<Vec<_>> = envelopes.iter().map(|e| self.verify_once(e)).collect();
@@ -686,6 +720,10 @@ impl Sim {
             Output::Send { to, message } => {
                 self.hold_to(at, &message);
                 self.blocks_sent += matches!(message, PeerMessage::Blocks(_)) as u64;
+                let what = match message {
+                    PeerMessage::Blocks(_) => Told::Blocks,
+                    _ => Told::ToOne,
+                };
                 let bytes = message.encode();
                 let to: Vec<_> = (0..self.machines.len()).filter(|o| self.addresses[*o] == to).collect();
                 if to.is_empty() {
@@ -693,7 +731,7 @@ impl Sim {
                 }
                 for to in to.into_iter().filter(|to| *to != at) {
                     let life = Some(self.machines[to].life);
-                    self.send(at, to, &bytes, life, Told::ToOne);
+                    self.send(at, to, &bytes, life, what);
                 }
             }
             Output::Committed(commit, state) => {
@@ -709,6 +747,7 @@ impl Sim {
                 if state.root() != certified.header.state_root {
                     self.watch.violated(format!("machine {at} took in a state that is not the header's"));
                 }
+                self.states_taken += 1;
                 self.watch.joined(at, certified.header.height, block);
             }
             Output::Equivocation(evidence) => self.report(at, &evidence),
@@ -732,13 +771,14 @@ impl Sim {
 
     fn hold_to(&mut self, at: usize, message: &PeerMessage) {
         let address = self.addresses[at];
-        // Whose disk was replaced knows what it said only from the others, as long as none of them restarted.
-        let others = self.machines.iter().enumerate().filter(|(other, _)| *other != at);
-        let remembered = || others.into_iter().all(|(_, m)| m.life <= 1);
         let machine = &self.machines[at];
-        let honest = machine.liar.is_none() && !machine.twin;
-        if machine.is_sound() || (honest && remembered()) {
-            self.watch.says(&address, message);
+        if machine.is_sound() {
+            self.watch.says(&address, message, None);
+        } else if machine.liar.is_none() && !machine.twin {
+            let honest = |m: &Machine| m.liar.is_none() && !m.twin && !m.forgot;
+            let mind = |m: &Machine| (m.address, honest(m).then_some(m.life));
+            let minds: Vec<_> = self.machines.iter().map(mind).collect();
+            self.watch.says(&address, message, Some(&minds));
         } else {
             self.watch.overhears(&address, message);
         }
@@ -748,7 +788,8 @@ impl Sim {
     fn send(&mut self, from: usize, to: usize, bytes: &Bytes, life: Option<u64>, what: Told) {
         let held = self.machines[from].busy_until.0.saturating_sub(self.now.0);
         for ms in self.network.ways(self.now, from, to, what, &mut self.random) {
-            self.after(held + ms, Event::Deliver { from, to, bytes: bytes.clone(), life });
+            let said_in = self.machines[from].life;
+            self.after(held + ms, Event::Deliver { from, to, bytes: bytes.clone(), life, said_in });
         }
     }
 
