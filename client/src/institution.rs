@@ -321,7 +321,8 @@ pub fn run(ctx: &Context, command: &InstitutionCommand) -> Result<Reply, Failure
         }
         InstitutionCommand::AttestErasure { keys, grant, report } => {
             let report = hash::DOCUMENT.hash(&[&files::read(report)?]);
-            let reply = act(ctx, keys, Action::AttestErasure(AttestErasure { grant: *grant, report }))?;
+            let reply =
+                act(ctx, keys, Action::AttestErasure(AttestErasure { grant: *grant, report, hold: None }))?;
             Ok(reply.with("grant", grant).with("report", report))
         }
         InstitutionCommand::Activity(args) => activity::activity(ctx, args),
