@@ -155,6 +155,7 @@ pub(crate) fn ask(ctx: &Context, args: &AskArgs) -> Result<Reply, Failure> {
         notice: Hash::ZERO,
         language: ctx.lang.language(),
         policy_version: genesis.policy().version,
+        delegation: None,
     };
     let request = AuthorizationRequest::sign(&genesis, &secrets, args.account, &terms)?;
     let request = serde_json::to_value(&request).expect("a request is plain data");
@@ -192,6 +193,8 @@ pub(crate) fn request(ctx: &Context, args: &RequestArgs) -> Result<Reply, Failur
         records: list("--record", proofs)?,
         staff: Commitment(hash::commit(&salt.0, "staff", args.staff.as_bytes())),
         person: None,
+        emergency: None,
+        order: None,
     }));
     let reply = act(ctx, &args.keys, action)?;
     let permit = if reply.exit == 0 { reply.json["body_id"].clone() } else { Value::Null };

@@ -4,12 +4,13 @@
 use std::path::PathBuf;
 
 use assent_genesis::Genesis;
-use assent_proto::state::{Nodes, Parameters};
+use assent_proto::state::{Institution, Item, Nodes, Parameters, Policy};
 use assent_proto::transaction::{Change, ChangeNodes, ChangeValidators, Consequence};
 use assent_proto::{Height, PublicKey, Validator, ValidatorSet};
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::charter;
 use crate::error::Failure;
 use crate::institution::list;
 use crate::piece::Piece;
@@ -183,6 +184,12 @@ fn set_parameter(p: &mut Parameters, name: &str, value: &str) -> Result<(), Fail
         "block_transactions_max" => p.block_transactions_max = number(name, value)?,
         "clock_bound_ms" => p.clock_bound_ms = number(name, value)?,
         "heartbeat_ms" => p.heartbeat_ms = number(name, value)?,
+        "recovery_approvals" => p.recovery_approvals = number(name, value)?,
+        "recovery_delay_ms" => p.recovery_delay_ms = number(name, value)?,
+        "emergency_permit_life_ms" => p.emergency_permit_life_ms = number(name, value)?,
+        "emergency_anchor_ms" => p.emergency_anchor_ms = number(name, value)?,
+        "emergency_review_ms" => p.emergency_review_ms = number(name, value)?,
+        "emergency_notice_ms" => p.emergency_notice_ms = number(name, value)?,
         "equivocation" => {
             p.equivocation =
                 named::<Consequence>(value).map_err(|e| usage(format!("{name}={value}: {e}")))?;
@@ -210,6 +217,12 @@ pub struct InForce {
     pub nodes: Nodes,
     /// The bounds.
     pub parameters: Parameters,
+    /// What data may be used for.
+    pub policy: Policy,
+    /// The institution that the change is about, where it is about one that is there.
+    pub institution: Option<Institution>,
+    /// The item that it is about.
+    pub item: Option<Item>,
 }
 
 /// A change in words: where `now` is given, one line for each thing that is other than what is in force; else all
@@ -219,6 +232,12 @@ pub fn in_words(genesis: &Genesis, change: &Change, now: Option<&InForce>, lang:
         Change::Validators(c) => validators_in_words(genesis, c, now, lang),
         Change::Nodes(c) => nodes_in_words(genesis, c, now, lang),
         Change::Parameters(p) => parameters_in_words(p, now),
+        Change::Institution(c) => {
+            let before = now.and_then(|n| n.institution.as_ref());
+            charter::institution_in_words(genesis, c, before, lang)
+        }
+        Change::Policy(p) => charter::policy_in_words(p, now.map(|n| &n.policy), lang),
+        Change::Grading(c) => charter::grading_in_words(genesis, c, now.and_then(|n| n.item.as_ref()), lang),
     }
 }
 
@@ -340,6 +359,9 @@ mod tests {
                 set: self.genesis.validators().clone(),
                 nodes: Nodes { nodes: assent_proto::List::empty() },
                 parameters: self.genesis.parameters().clone(),
+                policy: self.genesis.policy().clone(),
+                institution: None,
+                item: None,
             }
         }
     }

@@ -181,9 +181,13 @@ pub fn outcome(done: &Final, lang: Lang) -> Reply {
 
 /// The id of an institution by short name or by 64 hexadecimal digits.
 pub fn institution_id(genesis: &Genesis, name: &str) -> Result<InstitutionId, Failure> {
-    genesis.institution(name).map(|i| i.id).ok_or_else(|| {
+    // One that came later has no name in the genesis file: its id will do.
+    let later = || assent_proto::Hash::from_hex(name).map(InstitutionId);
+    genesis.institution(name).map(|i| i.id).or_else(later).ok_or_else(|| {
         let known: Vec<_> = genesis.institutions().iter().map(|i| i.slug.clone()).collect();
-        Failure::local("NoSuchInstitution", format!("{name}: the genesis file knows {}", known.join(", ")))
+        let message =
+            format!("{name}: the genesis file knows {}; name others by their ids", known.join(", "));
+        Failure::local("NoSuchInstitution", message)
     })
 }
 

@@ -28,7 +28,7 @@ pub enum GenesisCommand {
     /// Print the rules that a founding has unless it is given others: parameters and policy, as TOML
     #[command(after_help = "Example:\n  assent genesis rules > rules.toml\n\
         Change what is to be other, and give the file to `assent genesis collect --rules`. Once the chain runs,\n\
-        parameters change by `assent govern propose parameters`; the policy cannot change yet.")]
+        parameters change by `assent govern propose parameters`, the policy by `assent govern propose policy`.")]
     Rules,
     /// Found a real network: put the institutions' signed pieces together. Whoever puts the same pieces
     /// together, with the same rules, gets the same file

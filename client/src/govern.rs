@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use assent_genesis::Genesis;
 use assent_proto::event::{Event, EventCore, EventKind};
-use assent_proto::state::{Nodes, Object, ObjectRef, Parameters, Proposal, Turns, Validators};
+use assent_proto::state::{Nodes, Object, ObjectRef, Parameters, Policy, Proposal, Role, Turns, Validators};
 use assent_proto::transaction::{Action, Approve, Change, Propose};
 use assent_proto::{Address, Author, Denial, Height, InstitutionId, ProposalId, TimeMs, ValidatorSet};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::change::{self, InForce, NodesArgs, ParametersArgs, ValidatorsArgs, validator_json};
+use crate::charter::{self, GradingArgs, InstitutionArgs, PolicyArgs};
 use crate::context::{Context, confirm};
 use crate::error::Failure;
 use crate::files;
@@ -46,7 +47,7 @@ pub enum GovernCommand {
         #[arg(short, long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Propose a change; it is decided once institutions with more than two thirds of the voting power approve it
+    /// Propose a change; most are decided once institutions with more than two thirds of the voting power approve
     #[command(subcommand)]
     Propose(ProposeCommand),
     /// Approve a proposal, after it was shown in words
@@ -108,6 +109,46 @@ pub enum ProposeCommand {
         #[command(flatten)]
         #[allow(missing_docs)]
         args: NodesArgs,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        proposing: Proposing,
+    },
+    /// Who an institution is, and whether it may act
+    #[command(after_help = "Examples:\n  \
+        assent govern propose institution --admit hospital-z.toml --keyfile operator.age\n  \
+        assent govern propose institution --suspend insurer --keyfile operator.age\n  \
+        assent govern propose institution --change hospital-a --rostered-until 2027-12-31 --keyfile operator.age\n\
+        One whose validators vote, or are to vote, is not suspended or expelled: they go before. Nobody approves\n\
+        what widens what it may do itself.")]
+    Institution {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        args: InstitutionArgs,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        proposing: Proposing,
+    },
+    /// What data may be used for, and what it may never be used for; decided by the committee of the policy in force
+    #[command(after_help = "Example:\n  \
+        assent genesis rules > rules.toml\n  \
+        assent govern propose policy --rules rules.toml --keyfile operator.age\n\
+        Earlier grants keep what the policy allowed that they name, where the new one allows it too.")]
+    Policy {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        args: PolicyArgs,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        proposing: Proposing,
+    },
+    /// An item graded down: decided by its source and one more institution of the committee
+    #[command(after_help = "Example:\n  \
+        assent govern propose grading --item ITEM --level low --opening directed --recipient insurer \\\n      \
+        --keyfile operator.age")]
+    Grading {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        args: GradingArgs,
         #[command(flatten)]
         #[allow(missing_docs)]
         proposing: Proposing,
@@ -184,6 +225,7 @@ struct Present {
     nodes: Nodes,
     turns: Turns,
     parameters: Parameters,
+    policy: Policy,
     height: Height,
     time: TimeMs,
 }
@@ -196,6 +238,7 @@ impl Present {
             nodes: node.nodes()?.value,
             turns: node.turns()?.value,
             parameters: node.parameters()?.value,
+            policy: node.policy()?.value,
             height: validators.height,
             time: validators.time,
             validators: validators.value,
@@ -213,8 +256,22 @@ impl Present {
         self.set().by_address(validator).is_some() && self.turns.passed_over(validator, height)
     }
 
-    fn in_force(&self) -> InForce {
-        InForce { set: self.set().clone(), nodes: self.nodes.clone(), parameters: self.parameters.clone() }
+    /// What a change is told against.
+    fn in_force(&self, node: &mut Node, change: &Change) -> Result<InForce, Failure> {
+        Ok(InForce {
+            set: self.set().clone(),
+            nodes: self.nodes.clone(),
+            parameters: self.parameters.clone(),
+            policy: self.policy.clone(),
+            institution: match change {
+                Change::Institution(c) => node.institution(c.institution)?,
+                _ => None,
+            },
+            item: match change {
+                Change::Grading(c) => node.item(c.item)?,
+                _ => None,
+            },
+        })
     }
 }
 
@@ -251,7 +308,7 @@ fn present_json(genesis: &Genesis, now: &Present) -> Value {
         "validators": set(now.set()), "total_power": now.set().total_power(),
         "pending": pending.map(|p| json!({ "from": p.from, "validators": set(&p.set) })),
         "former": former.collect::<Vec<_>>(), "nodes": nodes.collect::<Vec<_>>(),
-        "turns": turns.collect::<Vec<_>>(), "parameters": now.parameters,
+        "turns": turns.collect::<Vec<_>>(), "parameters": now.parameters, "policy": now.policy,
     })
 }
 
@@ -305,6 +362,7 @@ fn present_text(genesis: &Genesis, now: &Present, lang: Lang) -> String {
     for (name, value) in change::parameter_values(&now.parameters) {
         lines.push(format!("  {name:<24} {value}"));
     }
+    lines.extend(charter::policy_in_words(&now.policy, None, lang));
     lines.join("\n")
 }
 
@@ -342,11 +400,23 @@ fn propose(ctx: &Context, command: &ProposeCommand) -> Result<Reply, Failure> {
         ProposeCommand::Parameters { args, proposing } => {
             (change::parameters(&now.parameters, args)?, proposing)
         }
+        ProposeCommand::Institution { args, proposing } => {
+            (charter::institution(&genesis, args, |id| node.institution(id))?, proposing)
+        }
+        ProposeCommand::Policy { args, proposing } => (charter::policy(&now.policy, args)?, proposing),
+        ProposeCommand::Grading { args, proposing } => {
+            let item = node.item(args.item)?;
+            let item =
+                item.ok_or_else(|| Failure::local("NoSuchItem", "the item is not in the catalogue"))?;
+            (charter::grading(&genesis, &item, args)?, proposing)
+        }
     };
-    let told = change::in_words(&genesis, &change, Some(&now.in_force()), ctx.lang);
+    let in_force = now.in_force(&mut node, &change)?;
+    let told = change::in_words(&genesis, &change, Some(&in_force), ctx.lang);
     let until = proposing.until.unwrap_or_else(|| words::now().plus(OPEN_MS));
     if proposing.signing.dry_run {
-        let denial = own_vote(ctx, &now, &proposing.signing)?;
+        let own = own(ctx, &proposing.signing)?;
+        let denial = own.map(|own| no_say(&mut node, &now, &own, &change)).transpose()?.flatten();
         return dry_run(ctx, &mut node, &change, denial, &told);
     }
     let secrets = ctx.institution(proposing.signing.keyfile()?)?;
@@ -378,11 +448,29 @@ impl Signing {
     }
 }
 
-/// Of a dry run with a key file: whether its institution has a say at all.
-fn own_vote(ctx: &Context, now: &Present, signing: &Signing) -> Result<Option<Denial>, Failure> {
-    let Some(keyfile) = &signing.keyfile else { return Ok(None) };
-    let own = ctx.institution(keyfile)?.institution();
-    Ok((!runs_a_validator(now.set(), &own)).then_some(Denial::NotAValidatorsInstitution))
+/// Of a dry run with a key file: whose it is.
+fn own(ctx: &Context, signing: &Signing) -> Result<Option<InstitutionId>, Failure> {
+    signing.keyfile.as_ref().map(|keyfile| Ok(ctx.institution(keyfile)?.institution())).transpose()
+}
+
+/// Why an institution has no say in a change, as far as the proved state says.
+fn no_say(
+    node: &mut Node,
+    now: &Present,
+    own: &InstitutionId,
+    change: &Change,
+) -> Result<Option<Denial>, Failure> {
+    Ok(match change {
+        Change::Validators(_) | Change::Nodes(_) | Change::Parameters(_) | Change::Institution(_) => {
+            (!runs_a_validator(now.set(), own)).then_some(Denial::NotAValidatorsInstitution)
+        }
+        Change::Grading(c) if node.item(c.item)?.is_some_and(|i| i.custodian == *own) => None,
+        Change::Grading(_) | Change::Policy(_) => {
+            let roles = node.institution(*own)?.map(|i| i.roles).unwrap_or_default();
+            let on_it = |role: &Role| roles.contains(role);
+            (!now.policy.committee.roles.iter().any(on_it)).then_some(Denial::NotOnTheCommittee)
+        }
+    })
 }
 
 fn runs_a_validator(set: &ValidatorSet, institution: &InstitutionId) -> bool {
@@ -444,13 +532,12 @@ fn approve(ctx: &Context, id: ProposalId, signing: &Signing, yes: bool) -> Resul
         Failure::local("NoSuchProposal", format!("there is no proposal {id} to approve: {why}"))
     })?;
     let now = Present::ask(&mut node)?;
-    let told = in_words(&genesis, &proposal, &now, ctx.lang);
+    let told = in_words(&genesis, &mut node, &proposal, &now, ctx.lang)?;
     if signing.dry_run {
-        let own = match &signing.keyfile {
-            Some(keyfile) => Some(ctx.institution(keyfile)?.institution()),
-            None => None,
-        };
-        return dry_run(ctx, &mut node, &proposal.change, cannot_approve(&proposal, &now, own), &told);
+        let own = own(ctx, signing)?;
+        let no_say = own.map(|own| no_say(&mut node, &now, &own, &proposal.change)).transpose()?.flatten();
+        let denial = no_say.or_else(|| cannot_approve(&proposal, &now, own));
+        return dry_run(ctx, &mut node, &proposal.change, denial, &told);
     }
     let shown = listed(&genesis, &id, &proposal, &now, &told, ctx.lang);
     if !yes && !confirm(&format!("{shown}\n{}", ctx.lang.pick("Do you approve this?", "您是否批准？")))?
@@ -469,11 +556,8 @@ fn approve(ctx: &Context, id: ProposalId, signing: &Signing, yes: bool) -> Resul
     Ok(Reply { text, ..reply }.with("proposal", id).with("enacted", enacted))
 }
 
-/// Why an approval would be refused, as far as the proved state says.
+/// Why an approval by whoever has a say would be refused, as far as the proved state says.
 fn cannot_approve(proposal: &Proposal, now: &Present, own: Option<InstitutionId>) -> Option<Denial> {
-    if own.is_some_and(|own| !runs_a_validator(now.set(), &own)) {
-        return Some(Denial::NotAValidatorsInstitution);
-    }
     if proposal.enacted.is_some() {
         return Some(Denial::ProposalEnacted);
     }
@@ -515,6 +599,7 @@ fn retired(node: &mut Node, proposed: &Event, trail: &[Event]) -> Result<Proposa
         until: propose.until,
         approvals: approvals.try_into().map_err(|_| Failure::Proof("too many have approved".into()))?,
         enacted: own.iter().find(|core| core.kind == EventKind::Enacted).map(|core| core.height),
+        height: proposed.core.height,
     })
 }
 
@@ -536,7 +621,7 @@ fn proposals(ctx: &Context, open: bool) -> Result<Reply, Failure> {
         if open && standing(&proposal, &now) != Standing::Open {
             continue;
         }
-        let told = in_words(&genesis, &proposal, &now, ctx.lang);
+        let told = in_words(&genesis, &mut node, &proposal, &now, ctx.lang)?;
         text += &format!("{}\n", listed(&genesis, &id, &proposal, &now, &told, ctx.lang));
         let mut entry = proposal_json(&genesis, &id, &proposal, &now, &told, event.core.height);
         entry["in_state"] = json!(in_state);
@@ -554,10 +639,16 @@ fn proposals(ctx: &Context, open: bool) -> Result<Reply, Failure> {
 }
 
 /// An open proposal is told by what it would change, one that is over by all that it says.
-fn in_words(genesis: &Genesis, p: &Proposal, now: &Present, lang: Lang) -> Vec<String> {
-    let in_force = now.in_force();
-    let against = (standing(p, now) == Standing::Open).then_some(&in_force);
-    change::in_words(genesis, &p.change, against, lang)
+fn in_words(
+    genesis: &Genesis,
+    node: &mut Node,
+    p: &Proposal,
+    now: &Present,
+    lang: Lang,
+) -> Result<Vec<String>, Failure> {
+    let open = standing(p, now) == Standing::Open;
+    let against = open.then(|| now.in_force(node, &p.change)).transpose()?;
+    Ok(change::in_words(genesis, &p.change, against.as_ref(), lang))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -603,6 +694,9 @@ fn proposal_json(
         Change::Validators(_) => "validators",
         Change::Nodes(_) => "nodes",
         Change::Parameters(_) => "parameters",
+        Change::Institution(_) => "institution",
+        Change::Policy(_) => "policy",
+        Change::Grading(_) => "grading",
     };
     json!({
         "id": id, "what": what, "standing": standing(p, now).name(Lang::En), "proposed": proposed,
@@ -610,6 +704,33 @@ fn proposal_json(
         "approvals": p.approvals.iter().map(|a| words::slug(genesis, a)).collect::<Vec<_>>(),
         "approving_power": approving(p, now.set()), "total_power": now.set().total_power(), "change": told,
     })
+}
+
+/// Who decides on an open proposal, and how far it has come.
+fn who_decides(p: &Proposal, now: &Present, lang: Lang) -> String {
+    match &p.change {
+        Change::Policy(_) => {
+            let roles: Vec<_> = now.policy.committee.roles.iter().map(words::kebab).collect();
+            format!(
+                "{} {} {}, {} {}",
+                p.approvals.len(),
+                lang.pick("of", "/"),
+                now.policy.committee.approvals,
+                lang.pick("institutions decide, one of each:", "个机构即通过，须含各角色："),
+                roles.join(" ")
+            )
+        }
+        Change::Grading(_) => lang
+            .pick("its source and one more of the committee decide", "来源机构与另一委员会成员批准即通过")
+            .to_owned(),
+        _ => format!(
+            "{} {} {}, {}",
+            approving(p, now.set()),
+            lang.pick("of", "/"),
+            now.set().total_power(),
+            lang.pick("more than two thirds decide", "超过三分之二即通过"),
+        ),
+    }
 }
 
 fn listed(
@@ -636,13 +757,7 @@ fn listed(
         text += &format!("; {} {height}", lang.pick("in block", "于区块"));
     }
     if standing == Standing::Open {
-        text += &format!(
-            " ({} {} {}, {})",
-            approving(p, now.set()),
-            lang.pick("of", "/"),
-            now.set().total_power(),
-            lang.pick("more than two thirds decide", "超过三分之二即通过"),
-        );
+        text += &format!(" ({})", who_decides(p, now, lang));
     }
     told.iter().for_each(|line| text += &format!("\n    {line}"));
     text

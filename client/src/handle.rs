@@ -160,6 +160,9 @@ mod tests {
             key: key.public(),
             enrolled_height: assent_proto::Height(1),
             early: List::empty(),
+            recovery: None,
+            frozen: false,
+            guardianship: None,
         };
         (genesis, question, key, account)
     }

@@ -321,7 +321,8 @@ pub fn run(ctx: &Context, command: &InstitutionCommand) -> Result<Reply, Failure
         }
         InstitutionCommand::AttestErasure { keys, grant, report } => {
             let report = hash::DOCUMENT.hash(&[&files::read(report)?]);
-            let reply = act(ctx, keys, Action::AttestErasure(AttestErasure { grant: *grant, report }))?;
+            let reply =
+                act(ctx, keys, Action::AttestErasure(AttestErasure { grant: *grant, report, hold: None }))?;
             Ok(reply.with("grant", grant).with("report", report))
         }
         InstitutionCommand::Activity(args) => activity::activity(ctx, args),
@@ -358,6 +359,7 @@ fn admission(ctx: &Context, args: &AdmissionArgs) -> Result<Reply, Failure> {
     let bad = |e: assent_genesis::GenesisError| Failure::local("BadAdmission", e.to_string());
     let secrets = ctx.institution(&args.keys.keyfile)?;
     let profile = Profile {
+        rostered_until: None,
         slug: secrets.slug.clone(),
         name_en: args.name_en.clone(),
         name_zh: args.name_zh.clone(),

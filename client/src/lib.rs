@@ -3,7 +3,8 @@
 //! Everything that a command tells of the chain was proved against the genesis file first ([`rpc`] is the one
 //! door). Secrets lie in encrypted files ([`keyfile`]); what a custodian keeps off chain in [`store`]. Read on
 //! in the order of a story: [`founding`], [`wallet`], [`institution`] with [`anchor`], [`access`] and
-//! [`activity`], [`custodian`], [`audit`] on [`lineage`] and [`misconduct`], [`govern`] with [`piece`] and [`change`],
+//! [`activity`], [`custodian`], [`audit`] on [`lineage`] and [`misconduct`], [`govern`] with [`piece`], [`join`],
+//! [`change`] and [`charter`],
 //! [`verify`].
 
 pub mod access;
@@ -11,6 +12,7 @@ pub mod activity;
 pub mod anchor;
 pub mod audit;
 pub mod change;
+pub mod charter;
 pub mod context;
 pub mod custodian;
 pub mod error;
@@ -19,6 +21,7 @@ pub mod founding;
 pub mod govern;
 pub mod handle;
 pub mod institution;
+pub mod join;
 pub mod keyfile;
 pub mod lineage;
 pub mod misconduct;

@@ -123,6 +123,9 @@ mod tests {
             height: assent_proto::Height(1),
             expires_at: assent_proto::TimeMs(1),
             delivered_height: None,
+            order: None,
+            emergency: None,
+            undelivered: false,
         }
     }
 

@@ -121,6 +121,7 @@ mod tests {
             notice: Hash::ZERO,
             language: Language::English,
             policy_version: 1,
+            delegation: None,
         }
     }
 

@@ -11,11 +11,13 @@ use assent_proto::epochs::Epochs;
 use assent_proto::event::EventKind;
 use assent_proto::evidence::{Claim, Evidence};
 use assent_proto::field::{Element, Message};
-use assent_proto::state::{Nodes, Object, ObjectRef, Parameters, Turns, Validators};
+use assent_proto::state::{
+    Account, Institution, Item, Nodes, Object, ObjectRef, Parameters, Policy, Turns, Validators,
+};
 use assent_proto::transaction::Change;
 use assent_proto::{
-    Address, BlockId, Body, BodyId, Envelope, Event, GenesisHash, Hash, Height, TimeMs, ValidatorSet,
-    VerifiedTx, envelope, merkle,
+    AccountId, Address, BlockId, Body, BodyId, Envelope, Event, GenesisHash, Hash, Height, InstitutionId,
+    ItemId, TimeMs, ValidatorSet, VerifiedTx, envelope, merkle,
 };
 use prost::bytes::Bytes;
 use tokio_stream::StreamExt;
@@ -363,6 +365,39 @@ impl Node {
     /// The bounds in force.
     pub fn parameters(&mut self) -> Result<Proved<Parameters>, Failure> {
         self.founded(ObjectRef::PARAMETERS, |o| if let Object::Parameters(p) = o { Some(p) } else { None })
+    }
+
+    /// The policy in force.
+    pub fn policy(&mut self) -> Result<Proved<Policy>, Failure> {
+        self.founded(ObjectRef::POLICY, |o| if let Object::Policy(p) = o { Some(p) } else { None })
+    }
+
+    /// An institution, if there is such a one.
+    pub fn institution(&mut self, id: InstitutionId) -> Result<Option<Institution>, Failure> {
+        match self.object(id.into())?.object {
+            Some(Object::Institution(i)) => Ok(Some(i)),
+            Some(_) => Err(other_answer("institution", &id.0)),
+            None => Ok(None),
+        }
+    }
+
+    /// A catalogue item, if there is such a one.
+    pub fn item(&mut self, id: ItemId) -> Result<Option<Item>, Failure> {
+        match self.object(id.into())?.object {
+            Some(Object::Item(i)) => Ok(Some(i)),
+            Some(_) => Err(other_answer("item", &id.0)),
+            None => Ok(None),
+        }
+    }
+
+    /// A person's account, if there is such a one, as of a block time.
+    pub fn account(&mut self, id: AccountId) -> Result<Option<(Account, TimeMs)>, Failure> {
+        let seen = self.object(id.into())?;
+        match seen.object {
+            Some(Object::Account(a)) => Ok(Some((a, seen.time))),
+            Some(_) => Err(other_answer("account", &id.0)),
+            None => Ok(None),
+        }
     }
 
     fn founded<T>(

@@ -125,6 +125,9 @@ pub(crate) fn account_leaf(n: u8, trail: Trail) -> Leaf {
         key: account_key().public(),
         enrolled_height: Height(1),
         early: List::empty(),
+        recovery: None,
+        frozen: false,
+        guardianship: None,
     };
     Leaf { object: account_id(n).into(), content: account.encode(), trail }
 }

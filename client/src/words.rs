@@ -130,6 +130,8 @@ pub fn purpose(p: Purpose, lang: Lang) -> &'static str {
         Purpose::Statistics => lang.pick("statistics", "统计"),
         Purpose::Operations => lang.pick("running the institution", "机构运营"),
         Purpose::Marketing => lang.pick("marketing", "营销"),
+        Purpose::EmergencyTreatment => lang.pick("treatment in an emergency", "急救诊疗"),
+        Purpose::Legal => lang.pick("what a court or statute orders", "依法律命令"),
     }
 }
 
@@ -270,6 +272,17 @@ fn contents(genesis: &Genesis, terms: &Grant, items: &[NamedItem], lang: Lang) -
     named.chain(kinds).collect::<Vec<_>>().join(lang.pick("; ", "；"))
 }
 
+/// Whether an institution may act, for people.
+pub fn standing(s: Standing, lang: Lang) -> &'static str {
+    match s {
+        Standing::Active => lang.pick("may act", "可正常行事"),
+        Standing::Suspended => lang.pick("suspended: may only fulfil its duties", "暂停：仅可履行义务"),
+        Standing::Expelled => {
+            lang.pick("expelled: may only fulfil its duties, for good", "除名：永久仅可履行义务")
+        }
+    }
+}
+
 /// What happened, for people.
 pub fn event(kind: EventKind, lang: Lang) -> &'static str {
     match kind {
@@ -296,6 +309,47 @@ pub fn event(kind: EventKind, lang: Lang) -> &'static str {
         }
         EventKind::ValidatorRemoved => lang.pick("a validator's key loses its vote", "验证者密钥被移出"),
         EventKind::Retired => lang.pick("what is over has left the state", "已终结的对象移出状态"),
+        EventKind::NotDelivered => {
+            lang.pick("a custodian will not release; the use is given back", "保管机构不予交付，使用次数退回")
+        }
+        EventKind::KeyRotated => lang.pick("an account has a new key", "账户密钥已更换"),
+        EventKind::RecoveryApproved => {
+            lang.pick("an institution says that an account's key was lost", "机构确认账户密钥遗失")
+        }
+        EventKind::RecoveryReady => lang.pick(
+            "a lost key will be replaced, unless its holder vetoes",
+            "遗失的密钥将被更换，除非原密钥持有人否决",
+        ),
+        EventKind::RecoveryVetoed => {
+            lang.pick("a recovery was vetoed; the account is frozen", "恢复被否决，账户已冻结")
+        }
+        EventKind::Delegated => lang.pick("one account may grant for another", "代理关系已确认"),
+        EventKind::DelegationEnded => {
+            lang.pick("one account may no longer grant for another", "代理关系已终止")
+        }
+        EventKind::Ratified => lang.pick("a person lets a delegate's grant hold", "本人已追认代理授权"),
+        EventKind::OperatorRotated => lang.pick("an institution changed its keys", "机构已更换操作密钥"),
+        EventKind::EmergencyOpened => lang.pick(
+            "a use was permitted in an emergency; review and notice are due",
+            "急救使用已许可，待审查与告知",
+        ),
+        EventKind::EmergencyAnchored => lang.pick(
+            "a release in an outage was anchored; review and notice are due",
+            "离线急救释放已补登，待审查与告知",
+        ),
+        EventKind::EmergencyAnchoredLate => {
+            lang.pick("a release in an outage was anchored after the deadline", "离线急救释放逾期补登")
+        }
+        EventKind::EmergencyReviewed => lang.pick("an emergency was reviewed", "急救使用已审查"),
+        EventKind::PersonNotified => lang.pick("the person was told of a use", "已告知本人"),
+        EventKind::OrderIssued => lang.pick("a legal order was issued", "法律命令已签发"),
+        EventKind::ErasureHeld => {
+            lang.pick("what should be erased is kept in storage by law", "应删除的数据依法留存")
+        }
+        EventKind::Admitted => lang.pick("an institution was admitted or changed", "机构已准入或变更"),
+        EventKind::Suspended => lang.pick("an institution was suspended", "机构已被暂停"),
+        EventKind::Reinstated => lang.pick("an institution may act again", "机构已恢复"),
+        EventKind::Expelled => lang.pick("an institution was expelled", "机构已被除名"),
     }
 }
 
@@ -316,6 +370,18 @@ pub fn asked(kind: ActionKind, lang: Lang) -> &'static str {
         ActionKind::Propose => lang.pick("propose a change", "提议变更"),
         ActionKind::Approve => lang.pick("approve a change", "批准变更"),
         ActionKind::ReportEquivocation => lang.pick("report a contradiction", "举报自相矛盾"),
+        ActionKind::NotDelivered => lang.pick("tell that nothing was released", "声明未交付"),
+        ActionKind::RotateKey => lang.pick("change an account's key", "更换账户密钥"),
+        ActionKind::Recover => lang.pick("recover an account", "恢复账户"),
+        ActionKind::VetoRecovery => lang.pick("veto a recovery", "否决恢复"),
+        ActionKind::Delegate => lang.pick("confirm a delegation", "确认代理关系"),
+        ActionKind::EndDelegation => lang.pick("end a delegation", "终止代理关系"),
+        ActionKind::Ratify => lang.pick("ratify a delegate's grant", "追认代理授权"),
+        ActionKind::RotateOperator => lang.pick("change an institution's keys", "更换机构操作密钥"),
+        ActionKind::AnchorEmergency => lang.pick("anchor a release in an outage", "补登离线急救释放"),
+        ActionKind::ReviewEmergency => lang.pick("review an emergency", "审查急救使用"),
+        ActionKind::NotifyPerson => lang.pick("tell the person of a use", "告知本人"),
+        ActionKind::IssueOrder => lang.pick("issue a legal order", "签发法律命令"),
     }
 }
 
@@ -404,6 +470,7 @@ mod tests {
             notice: Hash::ZERO,
             language: Language::English,
             policy_version: 1,
+            delegation: None,
         }
     }
 
@@ -417,6 +484,7 @@ mod tests {
             level: Level::High,
             opening: Opening::Prohibited,
             recipients: List::empty(),
+            graded_height: assent_proto::Height(1),
         };
         notice(&genesis, &AccountId(Hash([1; 32])), &terms(), &[(ItemId::of(101, 1), item)], lang)
     }

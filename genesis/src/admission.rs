@@ -35,6 +35,8 @@ pub struct Profile {
     pub jurisdiction: u32,
     /// The X25519 key that packages for it are encrypted to.
     pub encryption_key: Hash,
+    /// Until when it may act in emergencies; none: never.
+    pub rostered_until: Option<TimeMs>,
 }
 
 /// A key by which an institution acts, with its secret half.
@@ -185,6 +187,7 @@ fn unsigned(profile: Profile, operators: &[Operator]) -> InstitutionText {
         max_level: profile.max_level,
         jurisdiction: profile.jurisdiction,
         encryption_key: profile.encryption_key,
+        rostered_until: profile.rostered_until.map(Moment),
         operators: operators.iter().map(operator).collect(),
     }
 }

@@ -6,7 +6,10 @@ use assent_proto::block::{BLOCK_BYTES_MAX, BLOCK_TRANSACTIONS_MAX};
 use assent_proto::envelope::ENVELOPE_BYTES_MAX;
 use assent_proto::field::Message;
 use assent_proto::keys::{Algorithm, Claim, check_encryption_key, verify_batch};
-use assent_proto::state::{Institution, OperatorKey, Parameters, Policy, PurposeRule};
+use assent_proto::state::{
+    Committee, Institution, OperatorKey, Parameters, Policy, Prohibition, PurposeRule, Role,
+};
+use assent_proto::transaction::Standing;
 use assent_proto::validators::{POWER_MAX, Validator, ValidatorSet};
 use assent_proto::{GenesisHash, Hash, InstitutionId, List, PublicKey, TimeMs, hash};
 
@@ -101,6 +104,9 @@ impl Pieces {
             max_level: text.max_level,
             jurisdiction: text.jurisdiction,
             proposals: List::empty(),
+            standing: Standing::Active,
+            rostered_until: text.rostered_until.map(|m| m.0),
+            emergencies: List::empty(),
         };
         let (slug, name_en, name_zh) = (text.slug.clone(), text.name_en.clone(), text.name_zh.clone());
         self.institutions.push(InstitutionEntry { id, slug, name_en, name_zh, institution });
@@ -278,14 +284,35 @@ pub fn check_parameters(p: &Parameters) -> Result<()> {
     check(p.block_bytes_max.into(), min, max, "block_bytes_max")?;
     check(p.block_transactions_max.into(), 1, BLOCK_TRANSACTIONS_MAX as u64, "block_transactions_max")?;
     check(p.clock_bound_ms, 100, 60_000, "clock_bound_ms")?;
-    check(p.heartbeat_ms, 100, HOUR_MS, "heartbeat_ms")
+    check(p.heartbeat_ms, 100, HOUR_MS, "heartbeat_ms")?;
+    check(p.recovery_approvals.into(), 1, 8, "recovery_approvals")?;
+    check(p.recovery_delay_ms, 1_000, 365 * DAY_MS, "recovery_delay_ms")?;
+    check(p.emergency_permit_life_ms, 1_000, DAY_MS, "emergency_permit_life_ms")?;
+    check(p.emergency_anchor_ms, 1_000, 30 * DAY_MS, "emergency_anchor_ms")?;
+    check(p.emergency_review_ms, 1_000, 365 * DAY_MS, "emergency_review_ms")?;
+    check(p.emergency_notice_ms, 1_000, 365 * DAY_MS, "emergency_notice_ms")
 }
 
 pub(crate) fn policy(text: &PolicyText) -> Result<Policy> {
-    range(text.version.into(), 1, u32::MAX.into(), "policy.version")?;
-    count(text.rules.len(), List::<PurposeRule, 32>::MAX, "policy.rules")?;
+    let policy = Policy {
+        version: text.version,
+        rules: list(text.rules.iter().map(PurposeRule::from).collect(), "policy.rules")?,
+        prohibited: list(text.prohibited.iter().map(Prohibition::from).collect(), "policy.prohibited")?,
+        committee: Committee {
+            roles: list(text.committee.roles.clone(), "policy.committee.roles")?,
+            approvals: text.committee.approvals,
+        },
+    };
+    check_policy(&policy)?;
+    Ok(policy)
+}
+
+/// Whether a policy says one thing of each use case, at the founding and whenever it is changed.
+pub fn check_policy(policy: &Policy) -> Result<()> {
+    range(policy.version.into(), 1, u32::MAX.into(), "policy.version")?;
+    count(policy.rules.len(), List::<PurposeRule, 32>::MAX, "policy.rules")?;
     let mut seen = BTreeMap::new();
-    for (i, rule) in text.rules.iter().enumerate() {
+    for (i, rule) in policy.rules.iter().enumerate() {
         let place = format!("policy.rules[{i}]");
         if rule.needs_settlement && !rule.needs_case {
             return Err(Fault::SettlementWithoutCase.at(place));
@@ -294,8 +321,22 @@ pub(crate) fn policy(text: &PolicyText) -> Result<Policy> {
             return Err(Fault::Duplicate(other).at(place));
         }
     }
-    let rules = list(text.rules.iter().map(PurposeRule::from).collect(), "policy.rules")?;
-    Ok(Policy { version: text.version, rules })
+    for (i, p) in policy.prohibited.iter().enumerate() {
+        if p.purpose.is_none() && p.item.is_none() && p.category.is_none() {
+            return Err(Fault::ProhibitsEverything.at(format!("policy.prohibited[{i}]")));
+        }
+    }
+    let Committee { roles, approvals } = &policy.committee;
+    count(roles.len(), List::<Role, 4>::MAX, "policy.committee.roles")?;
+    for (i, role) in roles.iter().enumerate() {
+        if roles[..i].contains(role) {
+            let at = format!("policy.committee.roles[{i}]");
+            return Err(Fault::Duplicate("policy.committee.roles".into()).at(at));
+        }
+    }
+    // Of two roles two institutions decide, and a proposal remembers so many approvals.
+    let max = List::<InstitutionId, 128>::MAX as u64;
+    range((*approvals).into(), roles.len() as u64, max, "policy.committee.approvals")
 }
 
 fn roles(text: &InstitutionText, at: &str) -> Result<List<assent_proto::state::Role, 8>> {

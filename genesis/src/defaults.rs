@@ -1,7 +1,7 @@
 //! The parameters and the policy that a chain starts with unless its founders write others.
 
 use assent_proto::List;
-use assent_proto::state::{Parameters, Policy, PurposeRule};
+use assent_proto::state::{Committee, Parameters, Policy, PurposeRule, Role};
 use assent_proto::transaction::{Consequence, Level, Purpose};
 
 const MINUTE_MS: u64 = 60_000;
@@ -20,6 +20,12 @@ pub fn default_parameters() -> Parameters {
         heartbeat_ms: 10_000,
         // Who is shown to have lied is looked at by people before anything else happens.
         equivocation: Consequence::Record,
+        recovery_approvals: 2,
+        recovery_delay_ms: 3 * DAY_MS,
+        emergency_permit_life_ms: 60 * MINUTE_MS,
+        emergency_anchor_ms: DAY_MS,
+        emergency_review_ms: 7 * DAY_MS,
+        emergency_notice_ms: 2 * DAY_MS,
     }
 }
 
@@ -39,6 +45,17 @@ pub fn default_policy() -> Policy {
         rule(Purpose::Research, Level::Moderate, false, false),
         rule(Purpose::Statistics, Level::Moderate, false, false),
         rule(Purpose::Operations, Level::Low, false, false),
+        rule(Purpose::EmergencyTreatment, Level::High, false, false),
+        rule(Purpose::Legal, Level::High, false, false),
     ];
-    Policy { version: 1, rules: List::try_from(rules).expect("six rules are at most 32") }
+    Policy {
+        version: 1,
+        rules: List::try_from(rules).expect("eight rules are at most 32"),
+        prohibited: List::empty(),
+        // Who supervises and who holds data decide together.
+        committee: Committee {
+            roles: List::try_from(vec![Role::Regulator, Role::Hospital]).expect("two roles are at most four"),
+            approvals: 2,
+        },
+    }
 }

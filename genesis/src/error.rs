@@ -71,6 +71,8 @@ pub enum Fault {
     ExpiredAtFounding,
     #[error("a purpose that needs a settlement needs a case: set needs_case = true")]
     SettlementWithoutCase,
+    #[error("name a purpose, an item or a category: this would prohibit everything")]
+    ProhibitsEverything,
     #[error("the piece was made for the chain {0:?}; it must be made anew for this chain")]
     OtherChain(String),
 }

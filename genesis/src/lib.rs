@@ -29,7 +29,7 @@ use assent_proto::validators::ValidatorSet;
 use assent_proto::{Address, GenesisHash, Height, InstitutionId, Leaf, List, ObjectRef, PublicKey, TimeMs};
 
 pub use admission::{Admission, Operator, Profile, ValidatorPiece};
-pub use check::check_parameters;
+pub use check::{check_parameters, check_policy};
 pub use defaults::{default_parameters, default_policy};
 pub use error::{Fault, GenesisError};
 pub use rules::Rules;
@@ -163,6 +163,7 @@ impl Genesis {
         let mut leaves: Vec<_> =
             self.institutions.iter().map(|i| leaf(i.id.into(), i.institution.encode())).collect();
         leaves.push(leaf(ObjectRef::POLICY, self.policy.encode()));
+        leaves.push(leaf(ObjectRef::policy(self.policy.version), self.policy.encode()));
         leaves.push(leaf(ObjectRef::PARAMETERS, self.parameters.encode()));
         let validators = Validators {
             since: Height(1),

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use assent_proto::state::{Parameters, Policy, PurposeRule, Role};
-use assent_proto::transaction::{Consequence, Level, Purpose};
-use assent_proto::{Hash, PublicKey, Signature};
+use assent_proto::state::{Parameters, Policy, Prohibition, PurposeRule, Role};
+use assent_proto::transaction::{Category, Consequence, Level, Purpose};
+use assent_proto::{Hash, ItemId, PublicKey, Signature};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -56,6 +56,9 @@ pub(crate) struct InstitutionText {
     /// ISO 3166-1 numeric.
     pub(crate) jurisdiction: u32,
     pub(crate) encryption_key: Hash,
+    /// Until when it may act in emergencies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rostered_until: Option<Moment>,
     pub(crate) operators: Vec<OperatorText>,
 }
 
@@ -132,7 +135,8 @@ macro_rules! mirrored {
 mirrored!(ParametersText of Parameters {
     transaction_life_ms: u64, permit_life_ms: u64, erasure_deadline_ms: u64, block_bytes_max: u32,
     block_transactions_max: u32, clock_bound_ms: u64, heartbeat_ms: u64,
-    equivocation: Consequence
+    equivocation: Consequence, recovery_approvals: u32, recovery_delay_ms: u64, emergency_permit_life_ms: u64,
+    emergency_anchor_ms: u64, emergency_review_ms: u64, emergency_notice_ms: u64
 });
 mirrored!(RuleText of PurposeRule { purpose: Purpose, max_level: Level, needs_case: bool, needs_settlement: bool });
 
@@ -141,11 +145,53 @@ mirrored!(RuleText of PurposeRule { purpose: Purpose, max_level: Level, needs_ca
 pub(crate) struct PolicyText {
     pub(crate) version: u32,
     pub(crate) rules: Vec<RuleText>,
+    /// The negative list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) prohibited: Vec<ProhibitionText>,
+    pub(crate) committee: CommitteeText,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommitteeText {
+    pub(crate) roles: Vec<Role>,
+    pub(crate) approvals: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProhibitionText {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) purpose: Option<Purpose>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) item: Option<ItemId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) category: Option<Category>,
+}
+
+impl From<&Prohibition> for ProhibitionText {
+    fn from(p: &Prohibition) -> Self {
+        ProhibitionText { purpose: p.purpose, item: p.item, category: p.category }
+    }
+}
+
+impl From<&ProhibitionText> for Prohibition {
+    fn from(t: &ProhibitionText) -> Self {
+        Prohibition { purpose: t.purpose, item: t.item, category: t.category }
+    }
 }
 
 impl From<&Policy> for PolicyText {
     fn from(p: &Policy) -> Self {
-        PolicyText { version: p.version, rules: p.rules.iter().map(RuleText::from).collect() }
+        PolicyText {
+            version: p.version,
+            rules: p.rules.iter().map(RuleText::from).collect(),
+            prohibited: p.prohibited.iter().map(ProhibitionText::from).collect(),
+            committee: CommitteeText {
+                roles: p.committee.roles.to_vec(),
+                approvals: p.committee.approvals,
+            },
+        }
     }
 }
 

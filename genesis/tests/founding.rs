@@ -89,7 +89,7 @@ fn the_hash_is_over_content_alone() {
 #[test]
 fn the_hash_stays_what_it_is() {
     let hash = testing::four().0.hash().to_string();
-    assert_eq!(hash, "2fab91dd1d5d392367b9ab4c91b88b3e0a60ed76fd7c936dbcfef35294d1a7e3");
+    assert_eq!(hash, "5063d14d1f9ec5fb05311c12bd373e3a62e4e8b59b1431517a10ba200d8a10a9");
 }
 
 #[test]
@@ -336,7 +336,9 @@ fn the_founding_state_holds_everyone() {
     assert!(objects.contains(&ObjectRef::POLICY) && objects.contains(&ObjectRef::PARAMETERS));
     objects.sort();
     objects.dedup();
-    assert_eq!((objects.len(), leaves.len()), (9, 9));
+    // Four institutions; the policy twice, as the one in force and under its version.
+    assert!(objects.contains(&ObjectRef::policy(1)));
+    assert_eq!((objects.len(), leaves.len()), (10, 10));
     for leaf in &leaves {
         assert_eq!(leaf.trail, leaf.object.new_trail());
         match Object::decode(leaf.object.kind, &leaf.content).unwrap() {
@@ -375,6 +377,7 @@ fn the_founding_state_holds_everyone() {
 
 fn profile(slug: &str) -> Profile {
     Profile {
+        rostered_until: None,
         slug: slug.into(),
         name_en: format!("The {slug}"),
         name_zh: "机构".into(),
@@ -561,5 +564,102 @@ proptest! {
         if let Ok(g) = Genesis::parse(&text.into_iter().collect::<String>()) {
             prop_assert_eq!(Genesis::parse(&g.to_toml()).unwrap(), g);
         }
+    }
+}
+
+/// R17: who may act in emergencies is founded, and is part of what the chain is.
+#[test]
+fn r17_the_roster_is_read_and_hashed() {
+    let (genesis, ..) = testing::four();
+    let rostered = |g: &Genesis, slug| g.institution(slug).unwrap().institution.rostered_until;
+    assert!(rostered(&genesis, "hospital-a").is_some());
+    assert_eq!(rostered(&genesis, "insurer"), None);
+    assert_eq!(Genesis::parse(good()).unwrap().institutions(), genesis.institutions());
+    // An operator signs the whole of its piece: nobody else puts an institution on the roster.
+    let until = Value::Datetime("2030-01-01T00:00:00Z".parse().unwrap());
+    let added = refusal(|doc| {
+        drop(at(doc, "institutions.3").as_table_mut().unwrap().insert("rostered_until".into(), until))
+    });
+    assert!(added.contains("institutions[3] (\"insurer\").operators[0].key: the proof"), "{added}");
+    check("institutions.1.rostered_until", "soon", &["not well formed"]);
+}
+
+/// R14: the negative list stands in the founding document, and each entry prohibits something.
+#[test]
+fn r14_the_negative_list_is_read_hashed_and_says_what_it_prohibits() {
+    let entry = |fields: &[(&str, Value)]| {
+        Value::Table(fields.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect())
+    };
+    let with = |doc: &mut Table, entries: Vec<Value>| {
+        drop(at(doc, "policy").as_table_mut().unwrap().insert("prohibited".into(), entries.into()))
+    };
+    let item = "11".repeat(32);
+    let entries = vec![
+        entry(&[("purpose", "marketing".into())]),
+        entry(&[("item", item.as_str().into()), ("purpose", "research".into())]),
+        entry(&[("category", "prescription".into())]),
+    ];
+    let mut doc: Table = good().parse().unwrap();
+    with(&mut doc, entries.clone());
+    let genesis = Genesis::parse(&doc.to_string()).unwrap();
+    assert_ne!(genesis.hash(), testing::four().0.hash());
+    let listed = &genesis.policy().prohibited;
+    assert_eq!((listed.len(), listed[0].purpose, listed[0].item), (3, Some(Purpose::Marketing), None));
+    assert_eq!(listed[1].item.map(|i| i.to_string()), Some(item));
+    assert_eq!(Genesis::parse(&genesis.to_toml()).unwrap(), genesis);
+
+    let nothing = refusal(|doc| with(doc, vec![entries[0].clone(), entry(&[])]));
+    assert!(nothing.contains("policy.prohibited[1]: name a purpose"), "{nothing}");
+    let many = refusal(|doc| with(doc, vec![entries[0].clone(); 65]));
+    assert!(many.contains("policy.prohibited: there are more than 64"), "{many}");
+    let unknown = refusal(|doc| with(doc, vec![entry(&[("level", "high".into())])]));
+    assert!(unknown.contains("not well formed"), "{unknown}");
+}
+
+/// R10: who decides on the next policy is founded; so many that each role has an institution of its own.
+#[test]
+fn r10_the_committee_is_read_hashed_and_can_decide() {
+    let mut doc: Table = good().parse().unwrap();
+    *at(&mut doc, "policy.committee.approvals") = 3.into();
+    assert_ne!(Genesis::parse(&doc.to_string()).unwrap().hash(), testing::four().0.hash());
+    let range = |n: i64| check("policy.committee.approvals", n, &["policy.committee.approvals", "2 to 128"]);
+    [0, 1, 129].into_iter().for_each(range);
+    let mut doc: Table = good().parse().unwrap();
+    *at(&mut doc, "policy.committee.approvals") = 128.into();
+    assert!(Genesis::parse(&doc.to_string()).is_ok());
+    let roles = "policy.committee.roles";
+    check(roles, Vec::<Value>::new(), &["policy.committee.roles: there must be at least one"]);
+    check(roles, vec![Value::from("court"); 2], &["policy.committee.roles[1]", "the same"]);
+    let five = ["court", "regulator", "hospital", "insurer", "bureau"].map(Value::from).to_vec();
+    check(roles, five, &["policy.committee.roles", "more than 4"]);
+    let missing = refusal(|doc| drop(at(doc, "policy").as_table_mut().unwrap().remove("committee")));
+    assert!(missing.contains("committee"), "{missing}");
+}
+
+/// R16, R17: each new bound just inside and just outside.
+#[test]
+fn r16_r17_the_bounds_of_recovery_and_emergency() {
+    const DAY_MS: i64 = 86_400_000;
+    let bounds = [
+        ("recovery_approvals", 1, 8),
+        ("recovery_delay_ms", 1_000, 365 * DAY_MS),
+        ("emergency_permit_life_ms", 1_000, DAY_MS),
+        ("emergency_anchor_ms", 1_000, 30 * DAY_MS),
+        ("emergency_review_ms", 1_000, 365 * DAY_MS),
+        ("emergency_notice_ms", 1_000, 365 * DAY_MS),
+    ];
+    let hash = testing::four().0.hash();
+    for (name, min, max) in bounds {
+        let path = format!("parameters.{name}");
+        for bad in [min - 1, max + 1] {
+            check(&path, bad, &[&path, "outside of"]);
+        }
+        for good_value in [min, max] {
+            let mut doc: Table = good().parse().unwrap();
+            *at(&mut doc, &path) = good_value.into();
+            assert_ne!(Genesis::parse(&doc.to_string()).unwrap().hash(), hash, "{path}");
+        }
+        let left_out = refusal(|doc| drop(at(doc, "parameters").as_table_mut().unwrap().remove(name)));
+        assert!(left_out.contains(name), "{left_out}");
     }
 }

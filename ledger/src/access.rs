@@ -1,4 +1,6 @@
-//! The use of data: the decision on a request, in its fixed order; then delivery, erasure and review.
+//! The use of data: the decision on a request, in its fixed order; the permit; and the reviews that openings
+//! need. What each basis asks at a step of the order stands in `basis`, the duties of an emergency in
+//! `emergency`, those of an order in `orders`.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +12,9 @@ use assent_proto::transaction::*;
 use assent_proto::{Hash, merkle};
 
 use crate::apply::Call;
+use crate::basis::Basis;
 use crate::outcome::Outcome;
+use crate::{emergency, orders};
 
 /// Permits a use, and consumes it at once, or names the first rule that says no (R3, R7).
 pub(crate) fn request(call: &Call, by: &InstitutionId, request: &RequestAccess) -> Result<Outcome, Denial> {
@@ -20,114 +24,109 @@ pub(crate) fn request(call: &Call, by: &InstitutionId, request: &RequestAccess) 
 }
 
 /// A request with what it names, as far as that exists.
-struct Ask<'a> {
-    call: &'a Call<'a>,
-    request: &'a RequestAccess,
-    by: InstitutionId,
-    requester: Institution,
-    item: Item,
-    /// The grant relied on; without one, the item's opening type is the basis.
-    grant: Option<GrantState>,
-    rule: Option<&'a PurposeRule>,
+pub(crate) struct Ask<'a> {
+    pub(crate) call: &'a Call<'a>,
+    pub(crate) request: &'a RequestAccess,
+    pub(crate) by: InstitutionId,
+    pub(crate) requester: Institution,
+    pub(crate) item: Item,
+    basis: Basis,
+    /// What the policy says of the use case; none where it is silent.
+    rule: Option<PurposeRule>,
 }
 
 impl<'a> Ask<'a> {
-    /// The first steps of the order: the institution, the item, the basis.
+    /// The first steps of the order: the institution, the item, the negative list, the basis. (The standing of
+    /// the requester, who is the author, is asked before any rule. The place of the circuit breaker is here.)
     fn of(call: &'a Call<'a>, by: &InstitutionId, request: &'a RequestAccess) -> Result<Self, Denial> {
         let requester = call.author(by);
-        if !uses_data(&requester) {
-            return Err(Denial::NotPermittedRole);
+        let item = usable(call, &requester, request)?;
+        if call.state.get::<Institution>(item.custodian).is_some_and(|i| i.standing != Standing::Active) {
+            return Err(Denial::CustodianSuspended);
         }
-        let item: Item = call.state.get(request.item).ok_or(Denial::NoSuchItem)?;
-        let grant = match request.grant {
-            Some(id) => Some(call.state.get::<GrantState>(id).ok_or(Denial::NoSuchGrant)?),
-            None => {
-                open_to(call, by, request, &item)?;
-                None
-            }
-        };
-        Ok(Ask { call, request, by: *by, requester, item, grant, rule: call.policy.rule(request.purpose) })
+        not_prohibited(call.policy, request, &item)?;
+        let basis = Basis::of(call, by, request, &item)?;
+        Ok(Ask::on(call, by, request, requester, item, basis))
     }
 
-    /// The rest of the order, which is fixed: the first failure names the code.
-    fn decide(&self) -> Result<(), Denial> {
-        self.grant_in_force()?;
+    /// The same for a release in an outage, which the item's custodian tells (R17). Neither side's standing is
+    /// asked: it happened, and what follows from it is a duty.
+    pub(crate) fn after_outage(
+        call: &'a Call<'a>,
+        by: &InstitutionId,
+        (requester, request): (&InstitutionId, &'a RequestAccess),
+        released_at: TimeMs,
+    ) -> Result<Self, Denial> {
+        let user: Institution = call.state.get(*requester).ok_or(Denial::NoSuchInstitution)?;
+        let item = usable(call, &user, request)?;
+        if item.custodian != *by {
+            return Err(Denial::NotTheSource);
+        }
+        not_prohibited(call.policy, request, &item)?;
+        let basis = Basis::Emergency { released_at: Some(released_at) };
+        Ok(Ask::on(call, requester, request, user, item, basis))
+    }
+
+    fn on(
+        call: &'a Call<'a>,
+        by: &InstitutionId,
+        request: &'a RequestAccess,
+        requester: Institution,
+        item: Item,
+        basis: Basis,
+    ) -> Self {
+        let rule = basis.rule(call, request.purpose);
+        Ask { call, request, by: *by, requester, item, basis, rule }
+    }
+
+    /// The rest of the order, which is fixed: the first failure names the code. Whether uses are left is part
+    /// of a grant's state (exhausted), so nothing remains to be asked of it at the end; the place of the
+    /// co-signature is after the settlement.
+    pub(crate) fn decide(&self) -> Result<(), Denial> {
+        self.basis.state(self)?;
+        self.basis.time(self)?;
+        self.basis.user(self)?;
         self.case()?;
         self.custodian()?;
         self.records()?;
         let rule = self.purpose()?;
-        self.action()?;
+        self.basis.action(self)?;
         self.level(rule)?;
-        self.jurisdiction()?;
+        self.basis.jurisdiction(self)?;
         self.settled(rule)
     }
 
-    /// State, time, grantee. Whether uses are left is part of the grant's state (exhausted), so nothing
-    /// remains to be asked of it at the end of the order.
-    fn grant_in_force(&self) -> Result<(), Denial> {
-        let Some(GrantState { terms, used, revocation, .. }) = &self.grant else { return Ok(()) };
-        let time = self.call.block.time;
-        if revocation.is_some() {
-            return Err(Denial::GrantRevoked);
-        }
-        if terms.mode != Mode::Standing && *used >= terms.uses {
-            return Err(Denial::GrantExhausted);
-        }
-        if time < terms.not_before {
-            return Err(Denial::GrantNotYetValid);
-        }
-        if time > terms.not_after {
-            return Err(Denial::GrantExpired);
-        }
-        if terms.grantee != self.by {
-            return Err(Denial::OtherGrantee);
-        }
-        Ok(())
-    }
-
     fn case(&self) -> Result<(), Denial> {
-        let granted = self.grant.as_ref().and_then(|g| g.terms.case);
-        if self.request.case.is_none() && self.rule.is_some_and(|r| r.needs_case) {
+        let needed = self.basis.can_need_case() && self.rule.as_ref().is_some_and(|r| r.needs_case);
+        if needed && self.request.case.is_none() {
             return Err(Denial::CaseMissing);
         }
-        if granted.is_some() && granted != self.request.case {
-            return Err(Denial::OtherCase);
+        match self.basis.case() {
+            Some(case) if self.request.case != Some(case) => Err(Denial::OtherCase),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// The person's account is one with the item's custodian, and the grant covers the item.
+    /// The basis is for this person, whose account is one with the item's custodian, and covers the item.
     fn custodian(&self) -> Result<(), Denial> {
-        if let (Some(grant), Some(named)) = (&self.grant, self.request.account)
-            && grant.account != named
-        {
-            return Err(Denial::OtherAccount);
-        }
+        self.basis.account(self)?;
         if let Some(id) = self.account() {
             let account: Account = self.call.state.get(id).ok_or(Denial::OtherAccount)?;
             if account.custodian != self.item.custodian {
                 return Err(Denial::OtherCustodian);
             }
         }
-        let covered =
-            |t: &Grant| t.items.contains(&self.request.item) || t.categories.contains(&self.item.category);
-        if self.grant.as_ref().is_some_and(|g| !covered(&g.terms)) {
-            return Err(Denial::ItemNotCovered);
-        }
-        Ok(())
+        self.basis.item(self)
     }
 
-    /// Each record is the person's, from the granted period, anchored under this item, and named once.
+    /// Each record is the person's, from the period of the basis, anchored under this item, and named once.
     fn records(&self) -> Result<(), Denial> {
         let mut seen = BTreeSet::new();
         for proof in &self.request.records {
             if self.account().is_some_and(|account| account != proof.record.account) {
                 return Err(Denial::OtherAccount);
             }
-            let period = self.grant.as_ref().map(|g| g.terms.data_from..=g.terms.data_to);
-            if period.is_some_and(|p| !p.contains(&proof.record.day)) {
-                return Err(Denial::PeriodNotCovered);
-            }
+            self.basis.day(proof.record.day)?;
             if !self.anchored(proof) {
                 return Err(Denial::RecordNotAnchored);
             }
@@ -146,40 +145,21 @@ impl<'a> Ask<'a> {
         })
     }
 
-    fn purpose(&self) -> Result<&'a PurposeRule, Denial> {
-        let rule = self.rule.ok_or(Denial::PurposeNotAllowed)?;
-        if self.grant.as_ref().is_some_and(|g| g.terms.purpose != self.request.purpose) {
-            return Err(Denial::PurposeNotCovered);
+    /// The use case is one that the policy knows, and the one that the basis is for. What was on the negative
+    /// list when a grant was signed stays so for this grant.
+    fn purpose(&self) -> Result<&PurposeRule, Denial> {
+        let rule = self.rule.as_ref().ok_or(Denial::PurposeNotAllowed)?;
+        self.basis.purpose(self.request.purpose)?;
+        if let Some(signed_under) = self.basis.policy(self.call) {
+            not_prohibited(&signed_under, self.request, &self.item)?;
         }
         Ok(rule)
     }
 
-    fn action(&self) -> Result<(), Denial> {
-        let Some(GrantState { terms, .. }) = &self.grant else { return Ok(()) };
-        if !terms.actions.contains(&self.request.action) {
-            return Err(Denial::ActionNotCovered);
-        }
-        // Outputs are ordered from the most revealing: a grant for one covers those after it.
-        if self.request.output < terms.output {
-            return Err(Denial::OutputNotCovered);
-        }
-        Ok(())
-    }
-
     /// The item's level is within what the basis, the institution and the use case may see (R11).
     fn level(&self, rule: &PurposeRule) -> Result<(), Denial> {
-        let basis = self.grant.as_ref().map_or(Level::High, |g| g.terms.max_level);
-        let ceiling = basis.min(self.requester.max_level).min(rule.max_level);
+        let ceiling = self.basis.max_level().min(self.requester.max_level).min(rule.max_level);
         if self.item.level <= ceiling { Ok(()) } else { Err(Denial::LevelTooHigh) }
-    }
-
-    fn jurisdiction(&self) -> Result<(), Denial> {
-        match &self.grant {
-            Some(g) if !g.terms.jurisdictions.contains(&self.requester.jurisdiction) => {
-                Err(Denial::OutsideJurisdiction)
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Where the use case needs it, the case is settled: a settlement for it is anchored (R6).
@@ -190,15 +170,32 @@ impl<'a> Ask<'a> {
 
     /// Whose records, where they are one person's.
     fn account(&self) -> Option<AccountId> {
-        self.grant.as_ref().map(|g| g.account).or(self.request.account)
+        self.basis.person().or(self.request.account)
     }
 
-    /// Consumes a use and makes the permit. It joins the trail of every person whose record it permits, so
-    /// that an opening's use shows in hers too.
-    fn permit(self) -> Outcome {
-        let (request, id) = (self.request, PermitId(self.call.body.0));
+    /// Consumes a use and makes the permit, with the duties that come with its basis.
+    pub(crate) fn permit(self) -> Outcome {
+        let id = PermitId(self.call.body.0);
+        let permit = self.terms();
+        let outcome = Outcome::default().write(id, &permit);
+        let outcome = outcome.event(EventKind::Permitted, id, self.permitted_trails(&id, &permit));
+        match self.basis {
+            Basis::Grant(grant) => {
+                let used = grant.used.saturating_add(1);
+                let grant_id = permit.grant.expect("a grant is the basis of a request that names it");
+                outcome.write(grant_id, &GrantState { used, ..*grant })
+            }
+            Basis::Emergency { released_at } => {
+                emergency::open(self.call, outcome, &id, &permit, self.requester, released_at)
+            }
+            Basis::Opening | Basis::Order(_) => outcome,
+        }
+    }
+
+    fn terms(&self) -> Permit {
+        let request = self.request;
         let leaves: Vec<Hash> = request.records.iter().map(|p| p.record.leaf()).collect();
-        let permit = Permit {
+        Permit {
             grant: request.grant,
             item: request.item,
             account: self.account(),
@@ -213,118 +210,58 @@ impl<'a> Ask<'a> {
             records: leaves.len() as u32,
             staff: request.staff,
             height: self.call.block.height,
-            expires_at: self.call.block.time.plus(self.call.parameters.permit_life_ms),
-            delivered_height: None,
-        };
-        let persons = request.records.iter().map(|p| p.record.account).chain(request.person);
-        let trails = permit_trails(&id, &permit).into_iter().chain([permit.item.into()]);
-        let trails: Vec<_> = trails.chain(persons.map(ObjectRef::from)).collect();
-        let outcome = Outcome::default().write(id, &permit).event(EventKind::Permitted, id, trails);
-        match (request.grant, self.grant) {
-            (Some(grant_id), Some(grant)) => {
-                outcome.write(grant_id, &GrantState { used: grant.used.saturating_add(1), ..grant })
-            }
-            _ => outcome,
+            expires_at: self.call.block.time.plus(self.basis.permit_life_ms(self.call)),
+            delivered_height: self.basis.is_released().then_some(self.call.block.height),
+            order: request.order,
+            emergency: request.emergency,
+            undelivered: false,
         }
+    }
+
+    /// The trail of the item and of every person whose record is permitted, so that an opening's use shows in
+    /// hers too; unless an order defers that she is told.
+    fn permitted_trails(&self, id: &PermitId, permit: &Permit) -> Vec<ObjectRef> {
+        let mut trails = permit_trails(self.call, id, permit);
+        trails.push(permit.item.into());
+        if !orders::defers_notice(self.call, permit.order) {
+            let persons = self.request.records.iter().map(|p| p.record.account).chain(self.request.person);
+            trails.extend(persons.map(ObjectRef::from));
+        }
+        trails
     }
 }
 
-/// Whoever only supervises has no use for the data itself.
-fn uses_data(institution: &Institution) -> bool {
-    institution.roles.iter().any(|r| !matches!(r, Role::Regulator | Role::Auditor))
+/// The item, if the institution may use data at all. Whoever only supervises has no use for it.
+fn usable(call: &Call, requester: &Institution, request: &RequestAccess) -> Result<Item, Denial> {
+    if !requester.roles.iter().any(|r| !matches!(r, Role::Regulator | Role::Auditor)) {
+        return Err(Denial::NotPermittedRole);
+    }
+    call.state.get(request.item).ok_or(Denial::NoSuchItem)
 }
 
-/// Whether the item's opening type is a basis for the request (R11). Of an item that is not open, a request
-/// for one person's records lacks her grant (`NoBasis`); any other asks for what is not open at all.
-fn open_to(call: &Call, by: &InstitutionId, request: &RequestAccess, item: &Item) -> Result<(), Denial> {
-    let (open, otherwise) = match item.opening {
-        Opening::Prohibited if request.account.is_some() => (false, Denial::NoBasis),
-        Opening::Prohibited => (false, Denial::OpeningProhibited),
-        Opening::AfterReview => (reviewed(call, by, request), Denial::ReviewMissing),
-        Opening::RealName => (request.person.is_some(), Denial::RealNameMissing),
-        Opening::Directed => (item.recipients.contains(by), Denial::NotARecipient),
-        Opening::Unconditional => (true, Denial::NoBasis),
-    };
-    if open { Ok(()) } else { Err(otherwise) }
+/// The negative list beats every basis (R14).
+fn not_prohibited(policy: &Policy, request: &RequestAccess, item: &Item) -> Result<(), Denial> {
+    let listed = |p: &Prohibition| p.covers(request.purpose, &request.item, item.category);
+    if policy.prohibited.iter().any(listed) { Err(Denial::Prohibited) } else { Ok(()) }
 }
 
-fn reviewed(call: &Call, by: &InstitutionId, request: &RequestAccess) -> bool {
-    let review = call.state.get::<Review>(review_ref(&request.item, by, request.purpose));
-    review.is_some_and(|r| r.until >= call.block.time)
-}
-
-fn review_ref(item: &ItemId, requester: &InstitutionId, purpose: Purpose) -> ObjectRef {
-    ObjectRef { kind: ObjectKind::Review, id: ReviewOpening::review_id(item, requester, purpose) }
-}
-
-/// The trails of a permit and of those between whom it stands.
-pub(crate) fn permit_trails(id: &PermitId, permit: &Permit) -> Vec<ObjectRef> {
+/// The trails of a permit and of those between whom it stands. While an order defers notice, the person's is
+/// not among them (R41).
+pub(crate) fn permit_trails(call: &Call, id: &PermitId, permit: &Permit) -> Vec<ObjectRef> {
     let mut trails = vec![(*id).into(), permit.requester.into(), permit.custodian.into()];
     trails.extend(permit.grant.map(ObjectRef::from));
-    trails.extend(permit.account.map(ObjectRef::from));
+    trails.extend(permit.order.map(ObjectRef::from));
+    trails.extend(permit_person(call, permit));
     trails
 }
 
-/// Joins a release to its permit (R3).
-pub(crate) fn deliver(call: &Call, by: &InstitutionId, d: &Deliver) -> Result<Outcome, Denial> {
-    let permit: Permit = call.state.get(d.permit).ok_or(Denial::NoSuchPermit)?;
-    if permit.custodian != *by {
-        return Err(Denial::NotTheCustodian);
-    }
-    let grant =
-        permit.grant.map(|id| (id, call.state.get::<GrantState>(id).expect("the grant of a permit exists")));
-    may_deliver(call, d, &permit, grant.as_ref().map(|(_, g)| g))?;
-    let trails = permit_trails(&d.permit, &permit);
-    let permit = Permit { delivered_height: Some(d.released_height), ..permit };
-    let outcome = Outcome::default().write(d.permit, &permit).event(
-        EventKind::Delivered,
-        d.permit,
-        trails.iter().copied(),
-    );
-    let Some((id, grant)) = grant else { return Ok(outcome) };
-    // Records released before a revocation that was recorded first open the duty now, even if an earlier
-    // delivery's was attested already.
-    let grant = GrantState { delivered: grant.delivered.saturating_add(1), erased_height: None, ..grant };
-    let outcome = outcome.write(id, &grant);
-    if grant.erasure_due(call.parameters).is_none() {
-        return Ok(outcome);
-    }
-    Ok(outcome.event(EventKind::ErasureDue, id, trails))
+/// The trail of the person whose records are permitted, as long as no order defers that she is told.
+pub(crate) fn permit_person(call: &Call, permit: &Permit) -> Option<ObjectRef> {
+    permit.account.filter(|_| !orders::defers_notice(call, permit.order)).map(ObjectRef::from)
 }
 
-/// The permit lived at the release height, and what was released is what was permitted, once.
-fn may_deliver(call: &Call, d: &Deliver, permit: &Permit, grant: Option<&GrantState>) -> Result<(), Denial> {
-    if d.released_height < permit.height || d.released_height >= call.block.height {
-        return Err(Denial::ReleaseHeightUnknown);
-    }
-    let revoked = grant.and_then(|g| g.revocation.as_ref()).is_some_and(|r| r.height <= d.released_height);
-    if revoked || call.block.time > permit.expires_at {
-        return Err(Denial::PermitDead);
-    }
-    if permit.delivered_height.is_some() {
-        return Err(Denial::AlreadyDelivered);
-    }
-    if (d.manifest, d.records) != (permit.manifest, permit.records) {
-        return Err(Denial::ManifestMismatch);
-    }
-    Ok(())
-}
-
-/// Ends an erasure duty (R9).
-pub(crate) fn attest_erasure(call: &Call, by: &InstitutionId, a: &AttestErasure) -> Result<Outcome, Denial> {
-    let grant: GrantState = call.state.get(a.grant).ok_or(Denial::NoSuchGrant)?;
-    if grant.terms.grantee != *by {
-        return Err(Denial::OtherGrantee);
-    }
-    if grant.erasure_due(call.parameters).is_none() {
-        return Err(Denial::NoErasureDuty);
-    }
-    let grant = GrantState { erased_height: Some(call.block.height), ..grant };
-    let trails = [grant.account.into()];
-    Ok(Outcome::default().write(a.grant, &grant).event(EventKind::ErasureAttested, a.grant, trails))
-}
-
-/// Opens an item to a requester after review, until a time; a time that has passed ends it (R11).
+/// Opens an item to a requester after review, until a time; a time that has passed ends it (R11). Who reviews
+/// may not use (R10).
 pub(crate) fn review_opening(call: &Call, by: &InstitutionId, r: &ReviewOpening) -> Result<Outcome, Denial> {
     if !call.author(by).has(Role::Regulator) {
         return Err(Denial::NotPermittedRole);
@@ -335,8 +272,16 @@ pub(crate) fn review_opening(call: &Call, by: &InstitutionId, r: &ReviewOpening)
     if !call.state.has(r.requester) {
         return Err(Denial::NoSuchInstitution);
     }
+    if r.requester == *by {
+        return Err(Denial::SameInstitution);
+    }
     let id = review_ref(&r.item, &r.requester, r.purpose);
     let review = Review { reviewer: *by, until: r.until };
     let trails = [r.item.into(), r.requester.into()];
     Ok(Outcome::default().write(id, &review).event(EventKind::OpeningReviewed, id, trails))
+}
+
+/// Under what a review is found.
+pub(crate) fn review_ref(item: &ItemId, requester: &InstitutionId, purpose: Purpose) -> ObjectRef {
+    ObjectRef { kind: ObjectKind::Review, id: ReviewOpening::review_id(item, requester, purpose) }
 }

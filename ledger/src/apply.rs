@@ -10,16 +10,18 @@ use assent_proto::envelope::VerifiedTx;
 use assent_proto::event::{Event, Receipt};
 use assent_proto::hash::Hash;
 use assent_proto::ids::*;
+use assent_proto::keys::PublicKey;
 use assent_proto::mutation::{Mutation, planted};
 use assent_proto::state::*;
-use assent_proto::transaction::{Action, Author};
+use assent_proto::transaction::{Action, Author, Standing};
 use assent_proto::{Leaf, ObjectRef, merkle};
 
+use crate::check::Second;
 use crate::outcome::{Origin, Outcome, Record};
 use crate::overlay::Overlay;
 use crate::{
-    ParentTurns, ReplayWindow, State, access, catalogue, check, consent, governance, identity, lineage,
-    parameters, policy, turns,
+    ParentTurns, ReplayWindow, State, access, catalogue, check, consent, delegation, delivery, emergency,
+    governance, identity, institutions, lineage, orders, parameters, policy, turns,
 };
 
 /// Where and when a block stands.
@@ -101,8 +103,12 @@ pub fn apply(
         let (body, action) = (tx.body_id(), &tx.body().action);
         let origin =
             Origin { transaction: index as u32, body, author: tx.body().author, action: action.kind() };
-        let call = Call { state: &overlay, parameters: &parameters, policy: &policy, block, body };
-        match decide(&call, &tx.body().author, action) {
+        let signer = tx.signers()[0];
+        let call = Call { state: &overlay, parameters: &parameters, policy: &policy, block, body, signer };
+        let decided = may_act(&call, &tx.body().author, action)
+            .and_then(|()| second_holds_key(&call, tx))
+            .and_then(|()| decide(&call, &tx.body().author, action));
+        match decided {
             Ok(outcome) => record.applied(&mut overlay, &origin, outcome),
             Err(denial) => {
                 let trails = concerned(&call, &tx.body().author, action);
@@ -169,13 +175,16 @@ fn after(window: &ReplayWindow, time: TimeMs, txs: &[VerifiedTx]) -> ReplayWindo
     window
 }
 
-/// What a rule may look at: the state as the block has left it so far, what is in force, where it stands.
+/// What a rule may look at: the state as the block has left it so far, what was in force before the block (a
+/// policy or parameters that the block decides on count from the next one on), where it stands.
 pub(crate) struct Call<'a> {
     pub(crate) state: &'a Overlay<'a>,
     pub(crate) parameters: &'a Parameters,
     pub(crate) policy: &'a Policy,
     pub(crate) block: BlockContext,
     pub(crate) body: BodyId,
+    /// The author's key: current before the block.
+    pub(crate) signer: PublicKey,
 }
 
 impl Call<'_> {
@@ -185,26 +194,89 @@ impl Call<'_> {
     }
 }
 
+/// Whether the author may still act at all, whatever the block decided before: asked of every transaction, here
+/// and nowhere else.
+fn may_act(call: &Call, author: &Author, action: &Action) -> Result<(), Denial> {
+    match author {
+        Author::Institution(by) if is_duty(action) || call.author(by).standing == Standing::Active => Ok(()),
+        Author::Institution(_) => Err(Denial::InstitutionSuspended),
+        Author::Account(person) => holds_key(call, person, action),
+    }
+}
+
+/// What an institution owes others, it owes them also while it is suspended, and after it was expelled.
+fn is_duty(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Deliver(_)
+            | Action::NotDelivered(_)
+            | Action::AttestErasure(_)
+            | Action::NotifyPerson(_)
+            | Action::AnchorEmergency(_)
+            | Action::RotateOperator(_)
+            | Action::EndDelegation(_)
+            | Action::ReportEquivocation(_)
+    )
+}
+
+/// The key is still the account's. One that was replaced earlier in this block authorizes nothing more; what it
+/// only takes back stands, or a revocation would be lost to the order in which a block was put together (R9).
+fn holds_key(call: &Call, person: &AccountId, action: &Action) -> Result<(), Denial> {
+    let takes_back = action.protects() && !matches!(action, Action::RotateKey(_));
+    if takes_back || signs_for(call, person, &call.signer) { Ok(()) } else { Err(Denial::KeyReplaced) }
+}
+
+/// The same of a person who signs second: she asks for nothing, delegates nothing and takes on no guardianship by
+/// a key that was replaced earlier in this block.
+fn second_holds_key(call: &Call, tx: &VerifiedTx) -> Result<(), Denial> {
+    match Second::of(&tx.body().action) {
+        Some(Second::Person(id)) if !signs_for(call, &id, &tx.signers()[1]) => Err(Denial::KeyReplaced),
+        _ => Ok(()),
+    }
+}
+
+fn signs_for(call: &Call, person: &AccountId, key: &PublicKey) -> bool {
+    let account: Account = call.state.get(*person).expect("who signs an admitted transaction exists");
+    account.key_at(call.block.time) == *key
+}
+
 fn decide(call: &Call, author: &Author, action: &Action) -> Result<Outcome, Denial> {
     match (author, action) {
         (Author::Account(person), Action::Grant(grant)) => consent::grant(call, person, grant),
         (Author::Account(person), Action::Revoke(revoke)) => consent::revoke(call, person, revoke),
+        (Author::Account(person), Action::RotateKey(rotate)) => identity::rotate(call, person, rotate),
+        (Author::Account(person), Action::VetoRecovery(veto)) => identity::veto(call, person, veto),
+        (Author::Account(person), Action::Ratify(ratify)) => delegation::ratify(call, person, ratify),
+        (author, Action::EndDelegation(end)) => delegation::end(call, author, end),
         (Author::Institution(by), action) => match action {
             Action::Enrol(enrol) => identity::enrol(call, by, enrol),
             Action::RegisterItem(item) => catalogue::register(call, by, item),
             Action::Classify(classify) => catalogue::classify(call, by, classify),
             Action::AnchorRecords(anchor) => catalogue::anchor(call, by, anchor),
             Action::RequestAccess(request) => access::request(call, by, request),
-            Action::Deliver(delivery) => access::deliver(call, by, delivery),
-            Action::AttestErasure(attest) => access::attest_erasure(call, by, attest),
+            Action::Deliver(delivery) => delivery::deliver(call, by, delivery),
+            Action::AttestErasure(attest) => delivery::attest_erasure(call, by, attest),
             Action::ReviewOpening(review) => access::review_opening(call, by, review),
             Action::RecordActivity(activity) => lineage::record_activity(call, by, activity),
             Action::Propose(propose) => governance::propose(call, by, propose),
             Action::Approve(approve) => governance::approve(call, by, approve),
             Action::ReportEquivocation(report) => governance::report_equivocation(call, by, report),
-            Action::Grant(_) | Action::Revoke(_) => unreachable!("only persons' grants are admitted"),
+            Action::Recover(recover) => identity::recover(call, by, recover),
+            Action::Delegate(delegate) => delegation::delegate(call, by, delegate),
+            Action::NotDelivered(not) => delivery::not_delivered(call, by, not),
+            Action::AnchorEmergency(anchor) => emergency::anchor(call, by, anchor),
+            Action::ReviewEmergency(review) => emergency::review(call, by, review),
+            Action::NotifyPerson(notify) => emergency::notify(call, by, notify),
+            Action::IssueOrder(order) => orders::issue(call, by, order),
+            Action::RotateOperator(rotate) => institutions::rotate_operator(call, by, rotate),
+            Action::Grant(_)
+            | Action::Revoke(_)
+            | Action::RotateKey(_)
+            | Action::VetoRecovery(_)
+            | Action::Ratify(_)
+            | Action::EndDelegation(_) => unreachable!("only persons' are admitted"),
         },
-        (Author::Account(_), _) => unreachable!("persons are admitted to grant and revoke alone"),
+        (Author::Account(_), _) => unreachable!("only institutions' are admitted"),
     }
 }
 
@@ -212,21 +284,36 @@ fn decide(call: &Call, author: &Author, action: &Action) -> Result<Outcome, Deni
 /// exists and is the author's to use. A stranger writes into nobody's trail.
 fn concerned(call: &Call, author: &Author, action: &Action) -> Vec<ObjectRef> {
     match (author, action) {
-        (Author::Institution(by), Action::RequestAccess(r)) => {
-            r.grant.map_or(Vec::new(), |grant| grant_trails(call, &grant, |g| g.terms.grantee == *by))
-        }
+        (Author::Institution(by), Action::RequestAccess(r)) => match (&r.order, &r.grant) {
+            (Some(order), _) => orders::concerned(call, by, order),
+            (None, Some(grant)) => grant_trails(call, grant, |g| g.terms.grantee == *by),
+            (None, None) => Vec::new(),
+        },
         (Author::Institution(by), Action::AttestErasure(a)) => {
             grant_trails(call, &a.grant, |g| g.terms.grantee == *by)
         }
         (Author::Account(person), Action::Revoke(r)) => {
+            grant_trails(call, &r.grant, |g| g.account == *person || g.signer == *person)
+        }
+        (Author::Account(person), Action::Ratify(r)) => {
             grant_trails(call, &r.grant, |g| g.account == *person)
         }
-        (Author::Institution(by), Action::Deliver(d)) => match call.state.get::<Permit>(d.permit) {
-            Some(permit) if permit.custodian == *by => access::permit_trails(&d.permit, &permit),
-            _ => Vec::new(),
-        },
+        (Author::Institution(by), Action::Deliver(d)) => {
+            permit_trails(call, &d.permit, |p| p.custodian == *by)
+        }
+        (Author::Institution(by), Action::NotDelivered(n)) => {
+            permit_trails(call, &n.permit, |p| p.custodian == *by)
+        }
+        (Author::Institution(by), Action::NotifyPerson(n)) => {
+            permit_trails(call, &n.permit, |p| p.requester == *by)
+        }
         _ => Vec::new(),
     }
+}
+
+fn permit_trails(call: &Call, id: &PermitId, concerns: impl Fn(&Permit) -> bool) -> Vec<ObjectRef> {
+    let permit = call.state.get::<Permit>(*id).filter(concerns);
+    permit.map_or(Vec::new(), |permit| access::permit_trails(call, id, &permit))
 }
 
 fn grant_trails(call: &Call, id: &GrantId, concerns: impl Fn(&GrantState) -> bool) -> Vec<ObjectRef> {

@@ -10,6 +10,7 @@ use assent_proto::transaction::*;
 
 use crate::apply::Call;
 use crate::outcome::Outcome;
+use crate::overlay::Overlay;
 
 /// Enters an item; the first to do so is its one source (R20).
 pub(crate) fn register(call: &Call, by: &InstitutionId, r: &RegisterItem) -> Result<Outcome, Denial> {
@@ -22,7 +23,7 @@ pub(crate) fn register(call: &Call, by: &InstitutionId, r: &RegisterItem) -> Res
     if !holds {
         return Err(Denial::NotPermittedRole);
     }
-    may_open(call, r.level, r.opening, &r.recipients)?;
+    may_open(call.state, by, r.level, r.opening, &r.recipients)?;
     let id = ItemId::of(r.code, r.scope);
     if call.state.has(id) {
         return Err(Denial::ItemTaken);
@@ -35,6 +36,7 @@ pub(crate) fn register(call: &Call, by: &InstitutionId, r: &RegisterItem) -> Res
         level: r.level,
         opening: r.opening,
         recipients: r.recipients.clone(),
+        graded_height: call.block.height,
     };
     Ok(Outcome::default().write(id, &item).event(EventKind::ItemRegistered, id, []))
 }
@@ -45,14 +47,36 @@ pub(crate) fn classify(call: &Call, by: &InstitutionId, c: &Classify) -> Result<
     if c.level < item.level {
         return Err(Denial::GradingDown);
     }
-    may_open(call, c.level, c.opening, &c.recipients)?;
-    let item = Item { level: c.level, opening: c.opening, recipients: c.recipients.clone(), ..item };
+    may_open(call.state, by, c.level, c.opening, &c.recipients)?;
+    let item = graded(item, call.block.height, c);
     Ok(Outcome::default().write(c.item, &item).event(EventKind::Classified, c.item, []))
 }
 
+/// The item as it is once it is graded down, which its custodian cannot decide alone (R21).
+pub(crate) fn graded_down(state: &Overlay, height: Height, c: &Classify) -> Result<Item, Denial> {
+    let item: Item = state.get(c.item).ok_or(Denial::NoSuchItem)?;
+    if c.level >= item.level {
+        return Err(Denial::NotGradedDown);
+    }
+    may_open(state, &item.custodian, c.level, c.opening, &c.recipients)?;
+    Ok(graded(item, height, c))
+}
+
+fn graded(item: Item, height: Height, c: &Classify) -> Item {
+    let graded_height = if c.level == item.level { item.graded_height } else { height };
+    Item { level: c.level, opening: c.opening, recipients: c.recipients.clone(), graded_height, ..item }
+}
+
 /// Which openings a level allows without governance's exception, and whether recipients are named just
-/// where the opening is directed to them (R11).
-fn may_open(call: &Call, level: Level, opening: Opening, recipients: &[InstitutionId]) -> Result<(), Denial> {
+/// where the opening is directed to them (R11). A source that opens an item to itself would be on both sides
+/// of the decision (R10).
+fn may_open(
+    state: &Overlay,
+    custodian: &InstitutionId,
+    level: Level,
+    opening: Opening,
+    recipients: &[InstitutionId],
+) -> Result<(), Denial> {
     let allowed = match level {
         Level::High => opening == Opening::Prohibited,
         Level::Moderate | Level::Low => opening != Opening::Unconditional,
@@ -64,10 +88,10 @@ fn may_open(call: &Call, level: Level, opening: Opening, recipients: &[Instituti
     if (opening == Opening::Directed) == recipients.is_empty() {
         return Err(Denial::RecipientsMismatch);
     }
-    if !recipients.iter().all(|r| call.state.has(*r)) {
+    if !recipients.iter().all(|r| state.has(*r)) {
         return Err(Denial::NoSuchInstitution);
     }
-    Ok(())
+    if recipients.contains(custodian) { Err(Denial::SameInstitution) } else { Ok(()) }
 }
 
 /// Anchors a batch of records, and with a bureau's settlements settles cases (R1, R6).

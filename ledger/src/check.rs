@@ -6,7 +6,7 @@ use assent_proto::envelope::VerifiedTx;
 use assent_proto::ids::*;
 use assent_proto::keys::PublicKey;
 use assent_proto::state::{Account, Institution, Parameters};
-use assent_proto::transaction::{Action, Author, Body};
+use assent_proto::transaction::{Action, Author, Body, Capacity};
 
 use crate::{ReplayWindow, State, read};
 
@@ -29,7 +29,7 @@ pub fn check(
     fits(tx.body())?;
     signatures_counted(tx)?;
     author_signed(state, time, tx.body(), &tx.signers()[0])?;
-    second_signed(state, tx)
+    second_signed(state, time, tx)
 }
 
 fn timely(parameters: &Parameters, time: TimeMs, body: &Body) -> Result<(), Invalid> {
@@ -42,31 +42,41 @@ fn timely(parameters: &Parameters, time: TimeMs, body: &Body) -> Result<(), Inva
     Ok(())
 }
 
-/// Persons grant and revoke, institutions do everything else: no institution's key can authorize (R2).
+/// What persons do and institutions do not: no institution's key can authorize (R2). Either of both kinds
+/// may end a delegation.
 fn fits(body: &Body) -> Result<(), Invalid> {
-    let persons = matches!(body.action, Action::Grant(_) | Action::Revoke(_));
-    if persons == matches!(body.author, Author::Account(_)) { Ok(()) } else { Err(Invalid::WrongKey) }
+    let person = matches!(body.author, Author::Account(_));
+    let fits = match body.action {
+        Action::Grant(_)
+        | Action::Revoke(_)
+        | Action::RotateKey(_)
+        | Action::VetoRecovery(_)
+        | Action::Ratify(_) => person,
+        Action::EndDelegation(_) => true,
+        _ => !person,
+    };
+    if fits { Ok(()) } else { Err(Invalid::WrongKey) }
 }
 
 fn signatures_counted(tx: &VerifiedTx) -> Result<(), Invalid> {
-    let asked = match &tx.body().action {
-        Action::Enrol(_) => 2,
-        Action::RequestAccess(r) if r.person.is_some() => 2,
-        _ => 1,
-    };
+    let asked = 1 + usize::from(Second::of(&tx.body().action).is_some());
     if tx.signers().len() == asked { Ok(()) } else { Err(Invalid::MissingSignature) }
 }
 
 fn author_signed(state: &State, time: TimeMs, body: &Body, signer: &PublicKey) -> Result<(), Invalid> {
     let current = match &body.author {
-        Author::Account(id) => account(state, id).ok_or(Invalid::UnknownAuthor)?.key == *signer,
+        Author::Account(id) => account(state, id).ok_or(Invalid::UnknownAuthor)?.key_at(time) == *signer,
         Author::Institution(id) => {
             let institution: Institution = read(state, *id).ok_or(Invalid::UnknownAuthor)?;
-            institution.keys.iter().any(|k| k.key == *signer && (k.not_before..=k.not_after).contains(&time))
+            operates(&institution, time, signer)
                 || (matches!(body.action, Action::ReportEquivocation(_)) && votes_for(state, id, signer))
         }
     };
     if current { Ok(()) } else { Err(Invalid::WrongKey) }
+}
+
+fn operates(institution: &Institution, time: TimeMs, key: &PublicKey) -> bool {
+    institution.keys.iter().any(|k| k.key == *key && (k.not_before..=k.not_after).contains(&time))
 }
 
 /// A node holds no operator's key: what it saw of others' contradictions it reports by the key that it votes
@@ -82,20 +92,46 @@ fn votes_for(state: &State, institution: &InstitutionId, key: &PublicKey) -> boo
         .any(|v| v.key == *key && v.institution == *institution)
 }
 
-/// The new key proves that its owner has it; the real-name requester signs that she asks.
-fn second_signed(state: &State, tx: &VerifiedTx) -> Result<(), Invalid> {
-    let owner = match &tx.body().action {
-        Action::Enrol(e) => {
-            e.key.check().map_err(|_| Invalid::BadKey)?;
-            e.key
+/// Who signs besides the author.
+pub(crate) enum Second {
+    /// A key that comes: its owner proves to have it.
+    New(PublicKey),
+    /// A person: she asks under her name, delegates, or takes on a guardianship.
+    Person(AccountId),
+    /// An institution, by an operator's key.
+    Institution(InstitutionId),
+}
+
+impl Second {
+    /// Who has to, if anybody.
+    pub(crate) fn of(action: &Action) -> Option<Second> {
+        match action {
+            Action::Enrol(e) => Some(Second::New(e.key)),
+            Action::RotateKey(r) => Some(Second::New(r.key)),
+            Action::Recover(r) => Some(Second::New(r.key)),
+            Action::RotateOperator(r) => r.add.as_ref().map(|k| Second::New(k.key)),
+            Action::RequestAccess(r) => r.person.map(Second::Person),
+            Action::Delegate(d) if d.capacity == Capacity::Guardian => Some(Second::Person(d.delegate)),
+            Action::Delegate(d) => Some(Second::Person(d.ward)),
+            Action::AnchorEmergency(a) => Some(Second::Institution(a.requester)),
+            Action::IssueOrder(o) => Some(Second::Institution(o.cosigner)),
+            _ => None,
         }
-        Action::RequestAccess(r) => match r.person {
-            Some(person) => account(state, &person).ok_or(Invalid::WrongKey)?.key,
-            None => return Ok(()),
-        },
-        _ => return Ok(()),
+    }
+}
+
+fn second_signed(state: &State, time: TimeMs, tx: &VerifiedTx) -> Result<(), Invalid> {
+    let Some(second) = Second::of(&tx.body().action) else { return Ok(()) };
+    let signer = &tx.signers()[1];
+    let holds = match second {
+        Second::New(key) => {
+            key.check().map_err(|_| Invalid::BadKey)?;
+            key == *signer
+        }
+        Second::Person(id) => account(state, &id).is_some_and(|a| a.key_at(time) == *signer),
+        Second::Institution(id) => read::<Institution>(state, id).is_some_and(|i| operates(&i, time, signer)),
     };
-    if tx.signers()[1] == owner { Ok(()) } else { Err(Invalid::WrongKey) }
+    if holds { Ok(()) } else { Err(Invalid::WrongKey) }
 }
 
 fn account(state: &State, id: &AccountId) -> Option<Account> {

@@ -1,9 +1,9 @@
-//! What the institutions that run validators decide together: who votes, who may connect, the bounds that all
-//! share; and what follows when a validator contradicts itself.
+//! What institutions decide together: who votes, who may connect, the bounds that all share, who is among them,
+//! what each use case may see, which item is graded down; and what follows when a validator contradicts itself.
 //!
-//! A change is in force once institutions with more than two thirds of the voting power have approved it, the
-//! same that a block needs. One function ([`enact`]) judges a change, when it is proposed, when the last
-//! approval comes, and in a dry run ([`preview`]): what it would refuse then it refuses before.
+//! A change is decided once enough of those have approved it who have a say in it (`committee`). One function
+//! ([`enact`]) judges a change, when it is proposed, when the last approval comes, and in a dry run
+//! ([`preview`]): what it would refuse then it refuses before.
 //!
 //! The state keeps at most [`PROPOSALS_MAX`] proposals of an institution: those that are over leave it when the
 //! institution makes its next. What happened to them stays provable by the trail of the validators.
@@ -23,6 +23,7 @@ use crate::State;
 use crate::apply::Call;
 use crate::outcome::Outcome;
 use crate::overlay::Overlay;
+use crate::{catalogue, committee, institutions};
 
 /// How far ahead a proposal may end, ms: thirty days.
 const PROPOSAL_LIFE_MAX_MS: u64 = 30 * 24 * 3_600_000;
@@ -31,6 +32,8 @@ const PROPOSAL_LIFE_MAX_MS: u64 = 30 * 24 * 3_600_000;
 const ACTIVATION_MIN: u64 = 2;
 /// And at the latest so many: until then no other change can be decided.
 const ACTIVATION_MAX: u64 = 1_000_000;
+/// Approvals that a proposal remembers.
+const APPROVALS_MAX: usize = List::<InstitutionId, 128>::MAX;
 /// Voters of the past whose contradictions can still be shown.
 const FORMER_MAX: usize = List::<FormerValidator, 64>::MAX;
 
@@ -41,7 +44,7 @@ pub fn preview(state: &State, height: Height, change: &Change) -> Result<(), Den
 
 /// Puts a change before the others; its proposer approves it thereby.
 pub(crate) fn propose(call: &Call, by: &InstitutionId, propose: &Propose) -> Result<Outcome, Denial> {
-    votes(call, by)?;
+    committee::has_say(call, by, &propose.change)?;
     let now = call.block.time;
     if propose.until < now || propose.until > now.plus(PROPOSAL_LIFE_MAX_MS) {
         return Err(Denial::ProposalExpired);
@@ -55,6 +58,7 @@ pub(crate) fn propose(call: &Call, by: &InstitutionId, propose: &Propose) -> Res
         until: propose.until,
         approvals: List::empty(),
         enacted: None,
+        height: call.block.height,
     };
     let outcome = approved(call, by, id, proposal, EventKind::Proposed)?;
     Ok(docket.with(id).write(outcome, by))
@@ -89,15 +93,17 @@ impl Docket {
 
     fn write(self, outcome: Outcome, by: &InstitutionId) -> Outcome {
         let proposals = self.open.try_into().expect("there was room for one more");
-        let outcome = outcome.write(*by, &Institution { proposals, ..self.institution });
+        // What it proposed may have been decided at once, and about itself.
+        let institution = outcome.written(*by).unwrap_or(self.institution);
+        let outcome = outcome.write(*by, &Institution { proposals, ..institution });
         self.over.into_iter().fold(outcome, |outcome, id| outcome.retire(id, [ObjectRef::VALIDATORS]))
     }
 }
 
-/// Approves a change; the approval that makes the quorum puts it in force.
+/// Approves a change; the approval that is enough puts it in force.
 pub(crate) fn approve(call: &Call, by: &InstitutionId, approve: &Approve) -> Result<Outcome, Denial> {
-    votes(call, by)?;
     let proposal: Proposal = call.state.get(approve.proposal).ok_or(Denial::NoSuchProposal)?;
+    committee::has_say(call, by, &proposal.change)?;
     if proposal.enacted.is_some() {
         return Err(Denial::ProposalEnacted);
     }
@@ -107,7 +113,15 @@ pub(crate) fn approve(call: &Call, by: &InstitutionId, approve: &Approve) -> Res
     if proposal.approvals.contains(by) {
         return Err(Denial::AlreadyApproved);
     }
+    fresh(call, &proposal)?;
     approved(call, by, approve.proposal, proposal, EventKind::Approved)
+}
+
+/// Who approved grading an item down approved of what it was then; it was graded anew since.
+fn fresh(call: &Call, proposal: &Proposal) -> Result<(), Denial> {
+    let Change::Grading(c) = &proposal.change else { return Ok(()) };
+    let item: Item = call.state.get(c.item).expect("an item of the catalogue stays in it");
+    if item.graded_height > proposal.height { Err(Denial::StaleChange) } else { Ok(()) }
 }
 
 fn approved(
@@ -117,41 +131,42 @@ fn approved(
     mut proposal: Proposal,
     kind: EventKind,
 ) -> Result<Outcome, Denial> {
-    let set = in_force(call.state, call.block.height);
-    // Institutions that do not vote any more make room: approvals count by whose validators vote now.
-    let mut approvals: Vec<_> = proposal
-        .approvals
-        .iter()
-        .filter(|a| set.validators.iter().any(|v| v.institution == **a))
-        .copied()
-        .collect();
+    // Institutions that have no say any more make room: an approval counts while its author has one.
+    let counts = |a: &&InstitutionId| committee::has_say(call, a, &proposal.change).is_ok();
+    let mut approvals: Vec<_> = proposal.approvals.iter().filter(counts).copied().collect();
     approvals.push(*by);
-    let power = set.validators.iter().filter(|v| approvals.contains(&v.institution));
-    let power = power.map(|v| u64::from(v.power)).sum();
-    proposal.approvals = approvals.try_into().expect("at most one for each of at most 128 validators");
-    // On the validators' trail, so that the list of all proposals, and of what became of them, is complete by
-    // one proof.
-    let trails = [proposal.proposer.into(), ObjectRef::VALIDATORS];
-    if !set.is_quorum(power) {
+    // Full, and yet not enough, if hardly anybody who approves is of a role that is missing.
+    if approvals.len() > APPROVALS_MAX {
+        approvals.remove(0);
+    }
+    let enough = committee::is_enough(call, &proposal.change, &approvals);
+    proposal.approvals = approvals.try_into().expect("cut to the bound");
+    // All on the validators' trail, so that the list of all proposals, and of what became of them, is complete
+    // by one proof.
+    let trails: BTreeSet<ObjectRef> =
+        [proposal.proposer.into(), ObjectRef::VALIDATORS, subject(&proposal.change)].into();
+    // An institution that is to be admitted has no trail yet.
+    let trails = trails.into_iter().filter(|t| call.state.has(*t));
+    if !enough {
         return Ok(Outcome::default().write(id, &proposal).event(kind, id, trails));
     }
     let enacted = enact(call.state, call.block.height, &proposal.change)?;
     proposal.enacted = Some(call.block.height);
     let outcome = Outcome::default().write(id, &proposal).event(kind, id, trails);
-    Ok(enacted.write(outcome, [id.into(), ObjectRef::VALIDATORS]))
+    Ok(enacted.write(outcome, id.into()))
 }
 
-fn votes(call: &Call, by: &InstitutionId) -> Result<(), Denial> {
-    let set = in_force(call.state, call.block.height);
-    let own = set.validators.iter().any(|v| v.institution == *by);
-    if own { Ok(()) } else { Err(Denial::NotAValidatorsInstitution) }
+/// On whose trail a proposal is found besides.
+fn subject(change: &Change) -> ObjectRef {
+    match change {
+        Change::Validators(_) | Change::Nodes(_) | Change::Parameters(_) => ObjectRef::VALIDATORS,
+        Change::Institution(c) => c.institution.into(),
+        Change::Policy(_) => ObjectRef::POLICY,
+        Change::Grading(c) => c.item.into(),
+    }
 }
 
-fn in_force(state: &Overlay, height: Height) -> ValidatorSet {
-    validators(state).at(height).clone()
-}
-
-fn validators(state: &Overlay) -> Validators {
+pub(crate) fn validators(state: &Overlay) -> Validators {
     state.get(ObjectRef::VALIDATORS).expect("the founding state holds the validators")
 }
 
@@ -164,16 +179,30 @@ enum Enacted {
     Validators(Validators),
     Nodes(Nodes),
     Parameters(Parameters),
+    Institution(InstitutionId, Institution, EventKind),
+    Policy(Policy),
+    Grading(ItemId, Item),
 }
 
 impl Enacted {
-    fn write(&self, outcome: Outcome, trails: impl IntoIterator<Item = ObjectRef>) -> Outcome {
-        let (outcome, object) = match self {
-            Enacted::Validators(v) => (outcome.write(ObjectRef::VALIDATORS, v), ObjectRef::VALIDATORS),
-            Enacted::Nodes(n) => (outcome.write(ObjectRef::NODES, n), ObjectRef::NODES),
-            Enacted::Parameters(p) => (outcome.write(ObjectRef::PARAMETERS, p), ObjectRef::PARAMETERS),
-        };
-        outcome.event(EventKind::Enacted, object, trails)
+    fn write(&self, outcome: Outcome, proposal: ObjectRef) -> Outcome {
+        let trails = [proposal, ObjectRef::VALIDATORS];
+        let enacted = |outcome: Outcome, object| outcome.event(EventKind::Enacted, object, trails);
+        match self {
+            Enacted::Validators(v) => enacted(outcome.write(ObjectRef::VALIDATORS, v), ObjectRef::VALIDATORS),
+            Enacted::Nodes(n) => enacted(outcome.write(ObjectRef::NODES, n), ObjectRef::NODES),
+            Enacted::Parameters(p) => enacted(outcome.write(ObjectRef::PARAMETERS, p), ObjectRef::PARAMETERS),
+            Enacted::Institution(id, institution, kind) => {
+                enacted(outcome.write(*id, institution), (*id).into()).event(*kind, *id, [proposal])
+            }
+            Enacted::Policy(p) => {
+                let outcome = outcome.write(ObjectRef::policy(p.version), p).write(ObjectRef::POLICY, p);
+                enacted(outcome, ObjectRef::POLICY)
+            }
+            Enacted::Grading(id, item) => {
+                enacted(outcome.write(*id, item), (*id).into()).event(EventKind::Classified, *id, [proposal])
+            }
+        }
     }
 }
 
@@ -185,6 +214,23 @@ fn enact(state: &Overlay, height: Height, change: &Change) -> Result<Enacted, De
             assent_genesis::check_parameters(p).map_err(|_| Denial::BadParameters)?;
             Ok(Enacted::Parameters(p.clone()))
         }
+        Change::Institution(change) => {
+            let (institution, kind) = institutions::changed(state, height, change)?;
+            Ok(Enacted::Institution(change.institution, institution, kind))
+        }
+        Change::Policy(policy) => enact_policy(state, policy).map(Enacted::Policy),
+        Change::Grading(c) => catalogue::graded_down(state, height, c).map(|i| Enacted::Grading(c.item, i)),
+    }
+}
+
+/// The next version, of which each is kept: a grant is judged by the one that its author was shown, too.
+fn enact_policy(state: &Overlay, policy: &Policy) -> Result<Policy, Denial> {
+    let before: Policy = state.get(ObjectRef::POLICY).expect("the founding state holds the policy");
+    let follows = before.version.checked_add(1) == Some(policy.version);
+    if follows && assent_genesis::check_policy(policy).is_ok() {
+        Ok(policy.clone())
+    } else {
+        Err(Denial::BadPolicy)
     }
 }
 
@@ -225,7 +271,7 @@ fn well_formed(state: &Overlay, set: &ValidatorSet) -> Result<(), Denial> {
         (1..=POWER_MAX).contains(&v.power)
             && v.key.check().is_ok()
             && node.is_some_and(|n| n.institution == v.institution)
-            && state.has(v.institution)
+            && institutions::is_active(state, &v.institution)
     };
     let distinct = set.validators.iter().all(|v| keys.insert(v.key));
     let all = !set.validators.is_empty() && distinct && set.validators.iter().all(good);
@@ -286,7 +332,7 @@ fn enact_nodes(state: &Overlay, height: Height, change: &ChangeNodes) -> Result<
             && record.network_key.check().is_ok()
             && !taken(&record.key)
             && !taken(&record.network_key)
-            && state.has(record.institution);
+            && institutions::is_active(state, &record.institution);
         if !good {
             return Err(Denial::BadNodes);
         }

@@ -8,12 +8,20 @@
 
 mod access;
 mod apply;
+mod basis;
+mod calendar;
 mod catalogue;
 mod check;
+mod committee;
 mod consent;
+mod delegation;
+mod delivery;
+mod emergency;
 mod governance;
 mod identity;
+mod institutions;
 mod lineage;
+mod orders;
 mod outcome;
 mod overlay;
 pub mod testing;

@@ -8,6 +8,7 @@ use assent_proto::ids::*;
 use assent_proto::state::{Artifact, ObjectRef, Permit};
 use assent_proto::transaction::{ActivityKind, Level, Product, RecordActivity, UseAction};
 
+use crate::access::permit_person;
 use crate::apply::Call;
 use crate::outcome::Outcome;
 
@@ -29,7 +30,7 @@ pub(crate) fn record_activity(
         let permit = usable(call, by, a.kind, id)?;
         level = level.max(permit.level);
         trails.extend([ObjectRef::from(*id), permit.custodian.into()]);
-        trails.extend(permit.account.map(ObjectRef::from));
+        trails.extend(permit_person(call, &permit));
     }
     for id in &a.artifacts {
         level = level.max(own_artifact(call, by, id)?.level);

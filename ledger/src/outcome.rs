@@ -14,7 +14,7 @@ use assent_proto::transaction::{ActionKind, Author};
 use prost::bytes::Bytes;
 
 use crate::BlockContext;
-use crate::overlay::{Content, Overlay, encode};
+use crate::overlay::{Content, Overlay, decode, encode};
 
 /// What a transaction does: objects to write, then events in order; then what is over leaves the state.
 #[derive(Default)]
@@ -35,6 +35,13 @@ impl Outcome {
     pub(crate) fn write<T: Content>(mut self, object: impl Into<ObjectRef>, value: &T) -> Self {
         self.writes.push(encode(object, value));
         self
+    }
+
+    /// What it writes of an object so far.
+    pub(crate) fn written<T: Content>(&self, object: impl Into<ObjectRef>) -> Option<T> {
+        let object = object.into();
+        let (object, content) = self.writes.iter().rev().find(|(written, _)| *written == object)?;
+        Some(decode(object, content))
     }
 
     /// Tells what happened to an object. The event joins its trail, the author's, and `trails`.

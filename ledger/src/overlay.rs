@@ -20,7 +20,8 @@ macro_rules! contents {
 contents!(Institution => Institution, Account => Account, Item => Item, Batch => Batch, Settlement => Settlement,
           GrantState => Grant, Permit => Permit, Artifact => Artifact, Review => Review, Policy => Policy,
           Parameters => Parameters, Validators => Validators, Nodes => Nodes, Turns => Turns,
-          Proposal => Proposal, Misconduct => Misconduct);
+          Proposal => Proposal, Misconduct => Misconduct, Delegation => Delegation, Order => Order,
+          Emergency => Emergency);
 
 /// Reads an object from the state.
 pub fn read<T: Content>(state: &State, object: impl Into<ObjectRef>) -> Option<T> {
@@ -57,10 +58,15 @@ fn expect_kind<T: Content>(object: ObjectRef) -> ObjectRef {
     object
 }
 
+fn content<T: Content>(leaf: &Leaf) -> T {
+    decode(&leaf.object, &leaf.content)
+}
+
 /// The state holds only what was written from typed values and hashes to its root, so that reading it need
 /// not prove again that it is canonical.
-fn content<T: Content>(leaf: &Leaf) -> T {
-    let wire = <T::Wire as prost::Message>::decode(leaf.content.clone()).expect("the state holds encodings");
+pub(crate) fn decode<T: Content>(object: &ObjectRef, content: &Bytes) -> T {
+    expect_kind::<T>(*object);
+    let wire = <T::Wire as prost::Message>::decode(content.clone()).expect("the state holds encodings");
     T::read(wire, "leaf").expect("the state holds checked values")
 }
 

@@ -377,6 +377,8 @@ impl Scene {
             records: list(self.records.iter().take(2).cloned().collect()),
             staff: Commitment(digest("staff")),
             person: None,
+            emergency: None,
+            order: None,
         }
     }
 
@@ -472,6 +474,7 @@ pub fn one_use(grantee: &Party, item: ItemId, case: CaseId, not_after: TimeMs, n
         notice,
         language: Language::Chinese,
         policy_version: 1,
+        delegation: None,
     }
 }
 

@@ -123,7 +123,7 @@ codes! {
         ProposalEnacted = 56, "The proposal was decided before.", "提案此前已通过。";
         AlreadyApproved = 57, "The institution has approved the proposal before.", "该机构此前已批准此提案。";
         NotAValidatorsInstitution = 58, "Only institutions whose validators vote decide on this.", "只有运行验证节点的机构可以决定。";
-        StaleChange = 59, "The validator set has changed since this was proposed.", "提案之后验证者集合已变更。";
+        StaleChange = 59, "What this changes has changed since it was proposed.", "提案之后，其所变更的内容已发生变化。";
         ChangePending = 60, "Another change of the validators is decided and not yet in force.", "另一项验证者变更尚未生效。";
         ActivationOutOfRange = 61, "The height named is too near for every validator to know the change before, or too far ahead.", "变更生效高度过近或过远。";
         NoLiveQuorum = 62, "Of the new set, the validators known to be alive are no quorum: the chain could stop. Change fewer at once.", "新集合中已知在线的验证者不足法定数量，链可能停止。";
@@ -134,6 +134,44 @@ codes! {
         AlreadyReported = 67, "This contradiction was reported before.", "该矛盾行为此前已报告。";
         NotAValidatorThen = 68, "The key did not vote at that height, or has left too long ago.", "该密钥在所述高度不是验证者。";
         TooManyProposals = 69, "The institution has as many open proposals as it may have; let one be decided or expire.", "该机构的待决提案已达上限，请等待其通过或到期。";
+        InstitutionSuspended = 70, "The institution is suspended or expelled.", "该机构已被暂停或除名。";
+        Prohibited = 71, "The use is on the negative list.", "该使用在负面清单中。";
+        GrantSuspended = 72, "The item was graded above the grant's level after it was signed.", "授权签署后数据级别上调，授权视为暂停。";
+        DelegationOver = 73, "The grant was signed by a delegate whose delegation has ended, and the ward has not ratified it.", "代理关系已结束，且未经被代理人追认。";
+        CustodianSuspended = 74, "The item's custodian is suspended or expelled.", "数据的保管机构已被暂停或除名。";
+        SameInstitution = 75, "Who authorizes may not use: the two institutions are one.", "授权方不得同时为使用方。";
+        SeveralBases = 76, "A request rests on one basis; it names more.", "请求只能依据一项，却指明了多项。";
+        NotRostered = 77, "The institution is not on the roster for emergencies.", "该机构不在紧急使用名册中。";
+        EmergencyDutyOverdue = 78, "A review or notice of an earlier emergency is overdue.", "此前紧急使用的审查或告知已逾期。";
+        TooManyEmergencies = 79, "Too many emergencies wait for review or notice.", "等待审查或告知的紧急使用过多。";
+        AccountMissing = 80, "This basis needs the account whose records are meant.", "此依据需要指明账户。";
+        NoSuchEmergency = 81, "There is no such emergency.", "没有对应的紧急使用。";
+        AlreadyReviewed = 82, "The emergency was reviewed before.", "该紧急使用此前已审查。";
+        AlreadyNotified = 83, "The person was told before.", "此前已告知本人。";
+        ReleaseTimeUnknown = 84, "The release lies in the future, or before the roster allows it.", "释放时间无效。";
+        NoSuchOrder = 85, "The legal order does not exist.", "法律命令不存在。";
+        OrderExpired = 86, "The legal order has expired.", "法律命令已到期。";
+        NotTheBeneficiary = 87, "The legal order is for another institution.", "法律命令针对另一机构。";
+        OrderDoesNotCover = 88, "The legal order does not cover the item, account, period, action or output.", "法律命令不包含该数据、账户、期间、操作或输出。";
+        NoNoticeDue = 89, "No notice is due, or not yet.", "没有到期的告知义务。";
+        AlreadyUndelivered = 90, "The custodian has said before that it will not release.", "保管机构此前已声明不交付。";
+        KeyReplaced = 91, "The account's key was replaced in this block.", "账户密钥已在本区块更换。";
+        AccountFrozen = 92, "The account is frozen until an in-person check, or being recovered.", "账户已冻结或正在恢复。";
+        AccountNotFrozen = 93, "Only a frozen account is recovered in person.", "仅冻结账户可当面恢复。";
+        OtherRecovery = 94, "Another recovery of the account is in progress.", "该账户的另一项恢复正在进行。";
+        NoRecovery = 95, "There is no recovery to veto.", "没有可否决的恢复。";
+        NoSuchAccount = 96, "The account does not exist.", "账户不存在。";
+        NoSuchDelegation = 97, "The delegation does not exist.", "代理关系不存在。";
+        NotTheDelegate = 98, "The delegation is another account's, or for another purpose or capacity.", "代理关系属于另一账户，或用途、身份不符。";
+        DelegationEndUnfit = 99, "The date is not the first moment of a quarter ahead, or this party cannot end it so.", "结束日期或方式不符合规定。";
+        DelegationChain = 100, "A ward cannot act for others, nor a delegate have delegates.", "被代理人不得再代理他人，代理不得转委托。";
+        AlreadyEnded = 101, "The delegation has ended before.", "代理关系此前已结束。";
+        NothingToRatify = 102, "The grant needs no ratification.", "授权无需追认。";
+        BadKeys = 103, "The keys named do not fit: none left, unknown, taken, or too many.", "密钥变更不合规。";
+        BadPolicy = 104, "The policy does not follow the one in force, or contradicts itself.", "政策变更不合规。";
+        NotOnTheCommittee = 105, "The institution's role has no say in this decision.", "该机构的角色无权参与此项决定。";
+        BadInstitution = 106, "The institution does not fit: unknown, without roles or keys, or its validators still vote.", "机构变更不合规。";
+        NotGradedDown = 107, "Only grading down is decided by proposal.", "仅降低级别需要提案。";
     }
 }
 

@@ -18,7 +18,27 @@ enums! {
         /** A change was proposed. */ Proposed = 16, /** A change was approved. */ Approved = 17,
         /** A change was decided. */ Enacted = 18, /** A validator was shown to have contradicted itself. */ EquivocationReported = 19,
         /** A validator's key will not vote any more for it. */ ValidatorRemoved = 20,
-        /** An object that is over has left the state; this is the last event of its trail. */ Retired = 21 }
+        /** An object that is over has left the state; this is the last event of its trail. */ Retired = 21,
+        /** A custodian will not release; the use is given back. */ NotDelivered = 22,
+        /** An account has a new key. */ KeyRotated = 23,
+        /** An institution says that an account's owner has lost her key. */ RecoveryApproved = 24,
+        /** Enough have said so: unless the old key vetoes, the new one counts from then on. */ RecoveryReady = 25,
+        /** The old key vetoed; the account is frozen. */ RecoveryVetoed = 26,
+        /** One account may grant for another. */ Delegated = 27,
+        /** It may no longer. */ DelegationEnded = 28,
+        /** A ward lets a delegate's grant hold. */ Ratified = 29,
+        /** An institution changed its own keys. */ OperatorRotated = 30,
+        /** A use was permitted in an emergency; review and notice are due. */ EmergencyOpened = 31,
+        /** A release in an outage was anchored; review and notice are due. */ EmergencyAnchored = 32,
+        /** The same, after the deadline. */ EmergencyAnchoredLate = 33,
+        /** The regulator reviewed an emergency. */ EmergencyReviewed = 34,
+        /** A person was told of a use. */ PersonNotified = 35,
+        /** A court or statute opens access. */ OrderIssued = 36,
+        /** What should be erased is kept in storage by law. */ ErasureHeld = 37,
+        /** An institution was admitted, or changed. */ Admitted = 38,
+        /** An institution may only fulfil its duties. */ Suspended = 39,
+        /** It may act again. */ Reinstated = 40,
+        /** It may only fulfil its duties, for good. */ Expelled = 41 }
 }
 
 messages! {

@@ -41,7 +41,7 @@ macro_rules! ids {
 ids! {
     /// The hash of the founding document: names the chain.
     GenesisHash;
-    /// An institution, fixed in the founding document.
+    /// An institution: of the founding document, or admitted later.
     InstitutionId;
     /// An insured person's account with one custodian (handle): the id of the body that enrolled it.
     AccountId;
@@ -59,6 +59,10 @@ ids! {
     ArtifactId;
     /// A proposed change: the id of the body that proposed it.
     ProposalId;
+    /// One account's right to grant for another: the id of the body that confirmed it.
+    DelegationId;
+    /// Access by order of a court or by statute: the id of the body that issued it.
+    OrderId;
     /// A validator's contradiction, from whose it was, height, round and kind.
     MisconductId;
     /// Names what a transaction does; see [`crate::hash::BODY_ID`].

@@ -16,11 +16,12 @@ enums! {
         /** [`Permit`]. */ Permit = 7, /** [`Artifact`]. */ Artifact = 8, /** [`Review`]. */ Review = 9,
         /** [`Policy`]. */ Policy = 10, /** [`Parameters`]. */ Parameters = 11, /** [`Validators`]. */ Validators = 12,
         /** [`Nodes`]. */ Nodes = 13, /** [`Turns`]. */ Turns = 14, /** [`Proposal`]. */ Proposal = 15,
-        /** [`Misconduct`]. */ Misconduct = 16 }
+        /** [`Misconduct`]. */ Misconduct = 16, /** [`Delegation`]. */ Delegation = 17, /** [`Order`]. */ Order = 18,
+        /** [`Emergency`]. */ Emergency = 19 }
     /// What an institution may do.
     Role { /** Enrols persons, anchors settlements (医保局). */ Bureau = 1, /** Holds care and fee details. */ Hospital = 2,
         /** Pays claims. */ Insurer = 3, /** Reviews and supervises. */ Regulator = 4, /** Follows the trail. */ Auditor = 5,
-        /** Processes on behalf of others. */ Processor = 6 }
+        /** Processes on behalf of others. */ Processor = 6, /** Issues orders. */ Court = 7 }
 }
 
 messages! {
@@ -74,6 +75,12 @@ messages! {
         /// Those of its proposals that the state holds, oldest first: open ones, and such as were decided or
         /// expired since it proposed last.
         proposals: List<ProposalId, PROPOSALS_MAX>,
+        /// Whether it may act (R18).
+        standing: Standing,
+        /// Until when it may act in emergencies, inclusive (R17).
+        rostered_until: Option<TimeMs>,
+        /// Uses in emergencies that are not reviewed yet, or not told to the person.
+        emergencies: List<OpenEmergency, 16>,
     }
     /// An insured person's account with one custodian.
     Account {
@@ -89,6 +96,92 @@ messages! {
         enrolled_height: Height,
         /// Revocations that came before their grants.
         early: List<EarlyRevocation, 16>,
+        /// Institutions say that its owner has lost the key (R16).
+        recovery: Option<Recovery>,
+        /// Grants nothing until an in-person check: somebody holds the key, and somebody else says it is hers.
+        frozen: bool,
+        /// The latest delegation to a guardian (R15).
+        guardianship: Option<DelegationId>,
+    }
+    /// A key that is to replace an account's (R16).
+    Recovery {
+        /// Its algorithm.
+        algorithm: Algorithm,
+        /// The key.
+        key: PublicKey,
+        /// Of a frozen account, after an in-person check.
+        in_person: bool,
+        /// Who says so.
+        approvals: List<InstitutionId, 8>,
+        /// Forgotten after this block time unless enough have said so.
+        until: TimeMs,
+        /// Enough have: from this block time on the key is the account's, unless the old one vetoes before.
+        ready_at: Option<TimeMs>,
+    }
+    /// One account's right to grant for another (R15).
+    Delegation {
+        /// For whom.
+        ward: AccountId,
+        /// Who.
+        delegate: AccountId,
+        /// As guardian or proxy.
+        capacity: Capacity,
+        /// Who confirmed it.
+        issuer: InstitutionId,
+        /// Hash of the document.
+        document: Hash,
+        /// For what.
+        purposes: List<Purpose, 9>,
+        /// Until when, exclusive.
+        until: TimeMs,
+        /// Set once it ended before.
+        ended: Option<Ended>,
+    }
+    /// How and when a delegation ended.
+    Ended {
+        /// Why.
+        cause: DelegationEnd,
+        /// Height.
+        height: Height,
+        /// Block time.
+        time: TimeMs,
+    }
+    /// The duties of a use in an emergency that are open.
+    OpenEmergency {
+        /// The use.
+        permit: PermitId,
+        /// To be reviewed by then.
+        review_by: Option<TimeMs>,
+        /// The person to be told by then.
+        notify_by: Option<TimeMs>,
+    }
+    /// A use in an emergency (R17). Its id is its permit's.
+    Emergency {
+        /// Who used.
+        requester: InstitutionId,
+        /// Why.
+        reason: EmergencyReason,
+        /// Block time at which it was permitted or anchored.
+        time: TimeMs,
+        /// When the records were released, of one that was anchored afterwards.
+        released_at: Option<TimeMs>,
+        /// Anchored after the deadline.
+        late: bool,
+        /// What the review found.
+        verdict: Option<Verdict>,
+        /// Who reviewed it.
+        reviewer: Option<InstitutionId>,
+        /// At which height the person was told.
+        notified_height: Option<Height>,
+    }
+    /// Access by order of a court or by statute (R41).
+    Order {
+        /// Who issued it.
+        issuer: InstitutionId,
+        /// What was signed.
+        terms: IssueOrder,
+        /// At which height.
+        height: Height,
     }
     /// A revocation that came before its grant.
     EarlyRevocation {
@@ -113,6 +206,8 @@ messages! {
         opening: Opening,
         /// Recipients of a directed opening.
         recipients: List<InstitutionId, 16>,
+        /// Since which height it has its level (R21).
+        graded_height: Height,
     }
     /// An anchored batch.
     Batch {
@@ -154,6 +249,12 @@ messages! {
         revocation: Option<Revocation>,
         /// Set once the grantee attested erasure.
         erased_height: Option<Height>,
+        /// Who signed it: the account, or its delegate (R15).
+        signer: AccountId,
+        /// The ward's word that it holds although the delegation has ended.
+        ratified: bool,
+        /// What was received is only kept, until a date.
+        hold: Option<Hold>,
     }
     /// When a grant was revoked.
     Revocation {
@@ -196,6 +297,12 @@ messages! {
         expires_at: TimeMs,
         /// Set once delivered.
         delivered_height: Option<Height>,
+        /// The legal order relied on.
+        order: Option<OrderId>,
+        /// The emergency relied on.
+        emergency: Option<EmergencyReason>,
+        /// The custodian said that it will not release; the use is given back.
+        undelivered: bool,
     }
     /// A product of an activity.
     Artifact {
@@ -228,12 +335,33 @@ messages! {
         /// Whether the case must be settled.
         needs_settlement: bool,
     }
-    /// Use case × level, in force from the founding.
+    /// Use case × level, what is never permitted, and who changes both (R10, R14). The one in force is found under
+    /// [`ObjectRef::POLICY`], each also under [`ObjectRef::policy`] of its version.
     Policy {
         /// Version.
         version: u32,
         /// One rule a use case; a use case without one is not permitted.
         rules: List<PurposeRule, 32>,
+        /// The negative list: beats every basis.
+        prohibited: List<Prohibition, 64>,
+        /// Who decides on a change of it, and on grading down.
+        committee: Committee,
+    }
+    /// An entry of the negative list. Everything that is named must match; at least one is.
+    Prohibition {
+        /// The use case.
+        purpose: Option<Purpose>,
+        /// The item.
+        item: Option<ItemId>,
+        /// The kind of data.
+        category: Option<Category>,
+    }
+    /// So many institutions of these roles decide, at least one of each.
+    Committee {
+        /// Roles, 1 to 4.
+        roles: List<Role, 4>,
+        /// Institutions.
+        approvals: u32,
     }
     /// Who votes, who is to, and who did.
     Validators {
@@ -293,6 +421,8 @@ messages! {
         approvals: List<InstitutionId, 128>,
         /// Height at which it was decided.
         enacted: Option<Height>,
+        /// Height at which it was proposed.
+        height: Height,
     }
     /// A validator contradicted itself.
     Misconduct {
@@ -331,6 +461,18 @@ messages! {
         heartbeat_ms: u64,
         /// What follows when a validator contradicts itself.
         equivocation: Consequence,
+        /// How many institutions must say who an account's owner is (R16).
+        recovery_approvals: u32,
+        /// How long the old key can veto then, ms; and how long a recovery waits for approvals.
+        recovery_delay_ms: u64,
+        /// How long an emergency's permit may be released, ms (R17).
+        emergency_permit_life_ms: u64,
+        /// How long after a release in an outage it must be anchored, ms.
+        emergency_anchor_ms: u64,
+        /// How long its review may take, ms.
+        emergency_review_ms: u64,
+        /// How long telling the person may take, ms.
+        emergency_notice_ms: u64,
     }
 }
 
@@ -352,6 +494,18 @@ impl Ord for ObjectRef {
 impl ObjectRef {
     /// The policy.
     pub const POLICY: ObjectRef = ObjectRef { kind: ObjectKind::Policy, id: Hash::ZERO };
+    /// A policy that is or was in force.
+    pub fn policy(version: u32) -> ObjectRef {
+        let mut id = Hash::ZERO;
+        id.0[..4].copy_from_slice(&version.to_le_bytes());
+        ObjectRef { kind: ObjectKind::Policy, id }
+    }
+
+    /// The emergency of a permit.
+    pub fn emergency(permit: PermitId) -> ObjectRef {
+        ObjectRef { kind: ObjectKind::Emergency, id: permit.0 }
+    }
+
     /// The parameters.
     pub const PARAMETERS: ObjectRef = ObjectRef { kind: ObjectKind::Parameters, id: Hash::ZERO };
     /// Who votes.
@@ -396,7 +550,7 @@ macro_rules! refs {
 }
 refs!(InstitutionId => Institution, AccountId => Account, ItemId => Item, BatchId => Batch, CaseId => Settlement,
       GrantId => Grant, PermitId => Permit, ArtifactId => Artifact, ProposalId => Proposal,
-      MisconductId => Misconduct);
+      MisconductId => Misconduct, DelegationId => Delegation, OrderId => Order);
 
 /// The hash of an object's content, without its trail: what an event commits to.
 pub fn object_hash(object: &ObjectRef, content: &[u8]) -> Hash {
@@ -441,6 +595,9 @@ pub enum Object {
     Turns(Turns),
     Proposal(Box<Proposal>),
     Misconduct(Misconduct),
+    Delegation(Delegation),
+    Order(Box<Order>),
+    Emergency(Emergency),
 }
 
 impl Object {
@@ -463,6 +620,9 @@ impl Object {
             ObjectKind::Turns => Object::Turns(Message::decode(content)?),
             ObjectKind::Proposal => Object::Proposal(Box::new(Message::decode(content)?)),
             ObjectKind::Misconduct => Object::Misconduct(Message::decode(content)?),
+            ObjectKind::Delegation => Object::Delegation(Message::decode(content)?),
+            ObjectKind::Order => Object::Order(Box::new(Message::decode(content)?)),
+            ObjectKind::Emergency => Object::Emergency(Message::decode(content)?),
         })
     }
 }
@@ -493,6 +653,32 @@ impl Nodes {
     }
 }
 
+impl Account {
+    /// The key that signs for it at a block time: a recovery that is ready needs nobody to carry it out.
+    pub fn key_at(&self, time: TimeMs) -> PublicKey {
+        match &self.recovery {
+            Some(r) if r.ready_at.is_some_and(|at| at <= time) => r.key,
+            _ => self.key,
+        }
+    }
+}
+
+impl Delegation {
+    /// Whether it is in force at a block time.
+    pub fn is_in_force(&self, time: TimeMs) -> bool {
+        self.ended.is_none() && time < self.until
+    }
+}
+
+impl Prohibition {
+    /// Whether a use is prohibited by it.
+    pub fn covers(&self, purpose: Purpose, item: &ItemId, category: Category) -> bool {
+        self.purpose.is_none_or(|p| p == purpose)
+            && self.item.is_none_or(|i| i == *item)
+            && self.category.is_none_or(|c| c == category)
+    }
+}
+
 impl Policy {
     /// The rule for a use case.
     pub fn rule(&self, purpose: Purpose) -> Option<&PurposeRule> {
@@ -512,7 +698,11 @@ impl GrantState {
     /// delivered on, and not yet attested (R9).
     pub fn erasure_due(&self, parameters: &Parameters) -> Option<TimeMs> {
         match (&self.revocation, self.delivered, self.erased_height) {
-            (Some(r), 1.., None) => Some(r.time.plus(parameters.erasure_deadline_ms)),
+            (Some(r), 1.., None) => {
+                let deadline = r.time.plus(parameters.erasure_deadline_ms);
+                // A hold says storage only: the duty waits for its end.
+                Some(self.hold.as_ref().map_or(deadline, |h| deadline.max(h.until)))
+            }
             _ => None,
         }
     }

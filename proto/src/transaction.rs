@@ -9,7 +9,7 @@ use crate::field::{DecodeError, Element, List, Message, enums, message_field, me
 use crate::hash::{self, Hash};
 use crate::ids::*;
 use crate::keys::{Algorithm, Claim, PublicKey, Signature};
-use crate::state::Parameters;
+use crate::state::{OperatorKey, Parameters, Policy, Role};
 use crate::validators::{Validator, VoteKind, address, proposal_message, vote_message};
 use crate::wire;
 
@@ -24,12 +24,15 @@ enums! {
         /** By a named, authenticated person. */ RealName = 3, /** By any institution. */ Unconditional = 4,
         /** By named recipients. */ Directed = 5 }
     /// In which capacity a grant is signed.
-    Capacity { /** For oneself. */ Own = 1 }
+    Capacity { /** For oneself. */ Own = 1, /** For a ward, by law or court. */ Guardian = 2,
+        /** For another, by her power of attorney. */ Proxy = 3 }
     /// What the use is for; after HL7 v3-ActReason.
     Purpose { /** HPAYMT: paying a claim. */ ClaimsPayment = 1, /** TREAT: treatment. */ Treatment = 2,
         /** COC: reuse of another hospital's test result (检验结果互认). */ MutualRecognition = 3,
         /** HRESCH: research. */ Research = 4, /** PUBHLTH: statistics. */ Statistics = 5,
-        /** HOPERAT: operations. */ Operations = 6, /** HMARKT: marketing. */ Marketing = 7 }
+        /** HOPERAT: operations. */ Operations = 6, /** HMARKT: marketing. */ Marketing = 7,
+        /** ETREAT: treatment in an emergency (R17). */ EmergencyTreatment = 8,
+        /** HLEGAL: by order of a court or by statute (R41). */ Legal = 9 }
     /// What is done with the data.
     UseAction { /** Read. */ Read = 1, /** Keep a copy. */ Copy = 2, /** Compute on it. */ Compute = 3,
         /** Make new data of it. */ Derive = 4, /** Pass it on. */ Disclose = 5 }
@@ -50,7 +53,31 @@ enums! {
         /** [`RequestAccess`]. */ RequestAccess = 7, /** [`Deliver`]. */ Deliver = 8,
         /** [`AttestErasure`]. */ AttestErasure = 9, /** [`RecordActivity`]. */ RecordActivity = 10,
         /** [`ReviewOpening`]. */ ReviewOpening = 11, /** [`Propose`]. */ Propose = 12, /** [`Approve`]. */ Approve = 13,
-        /** [`ReportEquivocation`]. */ ReportEquivocation = 14 }
+        /** [`ReportEquivocation`]. */ ReportEquivocation = 14, /** [`NotDelivered`]. */ NotDelivered = 15,
+        /** [`RotateKey`]. */ RotateKey = 16, /** [`Recover`]. */ Recover = 17, /** [`VetoRecovery`]. */ VetoRecovery = 18,
+        /** [`Delegate`]. */ Delegate = 19, /** [`EndDelegation`]. */ EndDelegation = 20, /** [`Ratify`]. */ Ratify = 21,
+        /** [`RotateOperator`]. */ RotateOperator = 22, /** [`AnchorEmergency`]. */ AnchorEmergency = 23,
+        /** [`ReviewEmergency`]. */ ReviewEmergency = 24, /** [`NotifyPerson`]. */ NotifyPerson = 25,
+        /** [`IssueOrder`]. */ IssueOrder = 26 }
+    /// Why there was no time to ask the person (R17).
+    EmergencyReason { /** She cannot be asked. */ Unconscious = 1, /** Her life or health is in acute danger. */ AcuteThreat = 2,
+        /** A child, and nobody there who may decide. */ ChildWithoutGuardian = 3 }
+    /// What the review of an emergency found.
+    Verdict { /** It was one. */ Justified = 1, /** It was none, but could be taken for one. */ GoodFaith = 2,
+        /** It was none. */ Abuse = 3 }
+    /// Why a delegation ended (R15).
+    DelegationEnd { /** One of the two wanted it. */ Revoked = 1, /** One of the two died. */ Death = 2,
+        /** A court decided it. */ Court = 3 }
+    /// On what an order rests (R41).
+    OrderBasis { /** A court's decision. */ Court = 1, /** A criminal investigation. */ CriminalInvestigation = 2,
+        /** An epidemic or another danger to public health. */ PublicHealth = 3,
+        /** Supervision of the insurance fund. */ InsuranceSupervision = 4 }
+    /// Why what should be erased is kept in storage (R9).
+    HoldReason { /** A statute asks for it. */ StatutoryRetention = 1, /** A lawsuit. */ Litigation = 2,
+        /** An investigation. */ Investigation = 3 }
+    /// Whether an institution may act.
+    Standing { /** It may. */ Active = 1, /** It may only fulfil its duties. */ Suspended = 2,
+        /** The same, for good. */ Expelled = 3 }
     /// What a validator states when it signs.
     StatementKind { /** First vote of a round. */ Prevote = 1, /** Second vote of a round. */ Precommit = 2,
         /** A proposal. */ Proposal = 3 }
@@ -181,8 +208,10 @@ messages! {
         notice: Hash,
         /// In which language.
         language: Language,
-        /// The policy in force when it was shown.
+        /// The policy in force when it was shown. A later one never widens what was granted under this one.
         policy_version: u32,
+        /// By which the author signs for another, whose grant it is (R15).
+        delegation: Option<DelegationId>,
     }
     /// Withdraws a grant (撤回, R9); effective before any use in its own block.
     Revoke {
@@ -211,6 +240,10 @@ messages! {
         staff: Commitment,
         /// The real-name requester, whose key signs second.
         person: Option<AccountId>,
+        /// The basis is an emergency (R17).
+        emergency: Option<EmergencyReason>,
+        /// The basis is a legal order (R41).
+        order: Option<OrderId>,
     }
     /// Tells that records were released against a permit (R3).
     Deliver {
@@ -231,6 +264,150 @@ messages! {
         grant: GrantId,
         /// Hash of the erasure report.
         report: Hash,
+        /// What was received is only kept, until a date.
+        hold: Option<Hold>,
+    }
+    /// Why data that a person wants erased is kept in storage, and used for nothing (R9).
+    Hold {
+        /// Why.
+        reason: HoldReason,
+        /// Until when.
+        until: TimeMs,
+    }
+    /// Gives back the use that a permit consumed: the custodian did not release, and will not.
+    NotDelivered {
+        /// The permit.
+        permit: PermitId,
+    }
+    /// A new key for the author's account (R16). The new key signs second.
+    RotateKey {
+        /// Its algorithm.
+        algorithm: Algorithm,
+        /// The key.
+        key: PublicKey,
+    }
+    /// One institution's word that a person who lost her key is the account's owner (R16). The new key signs
+    /// second.
+    Recover {
+        /// Whose key was lost.
+        account: AccountId,
+        /// The new key's algorithm.
+        algorithm: Algorithm,
+        /// The new key.
+        key: PublicKey,
+        /// Of a frozen account, after papers were looked at across a counter.
+        in_person: bool,
+    }
+    /// Ends a recovery of the author's account and freezes the account until an in-person check (R16).
+    VetoRecovery {
+        /// The key that is not to replace the author's.
+        key: PublicKey,
+    }
+    /// An institution confirms that one account may grant for another (R15). The delegation's id is the id of
+    /// this body. The ward of a proxy signs second, of a guardian the delegate.
+    Delegate {
+        /// For whom.
+        ward: AccountId,
+        /// Who.
+        delegate: AccountId,
+        /// As guardian or proxy.
+        capacity: Capacity,
+        /// Hash of the power of attorney, the court's decision or the register's entry.
+        document: Hash,
+        /// For what, at least one.
+        purposes: List<Purpose, 9>,
+        /// The first moment of a quarter, UTC: until then, exclusive. Coarse, so that no birthday shows.
+        until: TimeMs,
+    }
+    /// Ends a delegation (R15).
+    EndDelegation {
+        /// Which.
+        delegation: DelegationId,
+        /// Why.
+        cause: DelegationEnd,
+    }
+    /// The ward's word that a delegate's grant holds although the delegation has ended (R15).
+    Ratify {
+        /// Which.
+        grant: GrantId,
+    }
+    /// An institution changes its own keys (R18). A key that comes signs second.
+    RotateOperator {
+        /// A key that comes.
+        add: Option<OperatorKey>,
+        /// A key that goes.
+        retire: Option<PublicKey>,
+    }
+    /// A release in an emergency while the chain could not be reached, on a record that both sides signed then
+    /// (R17). The custodian is the author; an operator's key of the requester signs second. The permit's id is
+    /// the id of this body.
+    AnchorEmergency {
+        /// Who used.
+        requester: InstitutionId,
+        /// What.
+        item: ItemId,
+        /// Whose records.
+        account: AccountId,
+        /// Why.
+        reason: EmergencyReason,
+        /// To do what.
+        action: UseAction,
+        /// And receive what.
+        output: Output,
+        /// Which records, 1 to 32.
+        records: List<RecordProof, 32>,
+        /// Salted commitment to the acting member of staff.
+        staff: Commitment,
+        /// When they were released.
+        released_at: TimeMs,
+        /// Hash of the encrypted package.
+        package: Hash,
+    }
+    /// The regulator's verdict on a use in an emergency (R17).
+    ReviewEmergency {
+        /// The use.
+        permit: PermitId,
+        /// What was found.
+        verdict: Verdict,
+    }
+    /// The requester has told the person of a use that she did not authorize (R17, R41).
+    NotifyPerson {
+        /// The use.
+        permit: PermitId,
+        /// Hash of what she was told.
+        notice: Hash,
+    }
+    /// Access by order of a court or by statute (R41). An operator's key of the co-signer signs second. The
+    /// order's id is the id of this body.
+    IssueOrder {
+        /// On what it rests.
+        basis: OrderBasis,
+        /// Hash of the order.
+        document: Hash,
+        /// Who may use.
+        beneficiary: InstitutionId,
+        /// Who signs with the author.
+        cosigner: InstitutionId,
+        /// One person's records; none: anyone's.
+        account: Option<AccountId>,
+        /// Items that it covers.
+        items: List<ItemId, 16>,
+        /// Categories that it covers besides.
+        categories: List<Category, 8>,
+        /// First day of the data, inclusive.
+        data_from: Day,
+        /// Last day of the data, inclusive.
+        data_to: Day,
+        /// What may be done.
+        actions: List<UseAction, 5>,
+        /// The most revealing output.
+        output: Output,
+        /// The highest level.
+        max_level: Level,
+        /// Until when, inclusive.
+        not_after: TimeMs,
+        /// Before this, uses join no person's trail: notice is deferred.
+        notice_from: TimeMs,
     }
     /// Lineage (数据血缘): what was made of what (R24).
     RecordActivity {
@@ -294,6 +471,32 @@ messages! {
         key: PublicKey,
         /// Its signature.
         signature: Signature,
+    }
+    /// An institution as it is to be: admitted, changed, suspended, expelled (R18).
+    ChangeInstitution {
+        /// Which; a new one's id is free to choose, once.
+        institution: InstitutionId,
+        /// Whether it may act.
+        standing: Standing,
+        /// What is to be known of it; none: as it is.
+        record: Option<InstitutionRecord>,
+        /// One for each operator's key that is new.
+        possessions: List<Possession, 8>,
+    }
+    /// What is known of an institution.
+    InstitutionRecord {
+        /// What it may do.
+        roles: List<Role, 8>,
+        /// By which keys.
+        keys: List<OperatorKey, 8>,
+        /// X25519 key that packages for it are encrypted to.
+        encryption_key: Hash,
+        /// The highest level that it may receive.
+        max_level: Level,
+        /// ISO 3166-1 numeric.
+        jurisdiction: u32,
+        /// Until when it may act in emergencies, inclusive.
+        rostered_until: Option<TimeMs>,
     }
     /// Who may connect.
     ChangeNodes {
@@ -401,6 +604,18 @@ pub enum Action {
     Propose(Box<Propose>),
     Approve(Approve),
     ReportEquivocation(Box<ReportEquivocation>),
+    NotDelivered(NotDelivered),
+    RotateKey(RotateKey),
+    Recover(Recover),
+    VetoRecovery(VetoRecovery),
+    Delegate(Delegate),
+    EndDelegation(EndDelegation),
+    Ratify(Ratify),
+    RotateOperator(RotateOperator),
+    AnchorEmergency(Box<AnchorEmergency>),
+    ReviewEmergency(ReviewEmergency),
+    NotifyPerson(NotifyPerson),
+    IssueOrder(Box<IssueOrder>),
 }
 
 impl Action {
@@ -421,12 +636,27 @@ impl Action {
             Action::Propose(_) => ActionKind::Propose,
             Action::Approve(_) => ActionKind::Approve,
             Action::ReportEquivocation(_) => ActionKind::ReportEquivocation,
+            Action::NotDelivered(_) => ActionKind::NotDelivered,
+            Action::RotateKey(_) => ActionKind::RotateKey,
+            Action::Recover(_) => ActionKind::Recover,
+            Action::VetoRecovery(_) => ActionKind::VetoRecovery,
+            Action::Delegate(_) => ActionKind::Delegate,
+            Action::EndDelegation(_) => ActionKind::EndDelegation,
+            Action::Ratify(_) => ActionKind::Ratify,
+            Action::RotateOperator(_) => ActionKind::RotateOperator,
+            Action::AnchorEmergency(_) => ActionKind::AnchorEmergency,
+            Action::ReviewEmergency(_) => ActionKind::ReviewEmergency,
+            Action::NotifyPerson(_) => ActionKind::NotifyPerson,
+            Action::IssueOrder(_) => ActionKind::IssueOrder,
         }
     }
 
     /// Whether it protects a person and so goes before everything else in its block.
     pub fn protects(&self) -> bool {
-        matches!(self, Action::Revoke(_))
+        matches!(
+            self,
+            Action::Revoke(_) | Action::RotateKey(_) | Action::VetoRecovery(_) | Action::EndDelegation(_)
+        )
     }
 }
 
@@ -467,6 +697,22 @@ impl Element for Action {
                 a.check()?;
                 Action::ReportEquivocation(Box::new(a))
             }
+            W::NotDelivered(m) => Action::NotDelivered(Element::read(m, "not_delivered")?),
+            W::RotateKey(m) => Action::RotateKey(Element::read(m, "rotate_key")?),
+            W::Recover(m) => Action::Recover(Element::read(m, "recover")?),
+            W::VetoRecovery(m) => Action::VetoRecovery(Element::read(m, "veto_recovery")?),
+            W::Delegate(m) => Action::Delegate(Element::read(m, "delegate")?),
+            W::EndDelegation(m) => Action::EndDelegation(Element::read(m, "end_delegation")?),
+            W::Ratify(m) => Action::Ratify(Element::read(m, "ratify")?),
+            W::RotateOperator(m) => Action::RotateOperator(Element::read(m, "rotate_operator")?),
+            W::AnchorEmergency(m) => {
+                let a = AnchorEmergency::read(m, "anchor_emergency")?;
+                within(1..=32, a.records.len() as u64, "records")?;
+                Action::AnchorEmergency(Box::new(a))
+            }
+            W::ReviewEmergency(m) => Action::ReviewEmergency(Element::read(m, "review_emergency")?),
+            W::NotifyPerson(m) => Action::NotifyPerson(Element::read(m, "notify_person")?),
+            W::IssueOrder(m) => Action::IssueOrder(Box::new(Element::read(m, "issue_order")?)),
         })
     }
     fn write(&self) -> Self::Wire {
@@ -486,6 +732,18 @@ impl Element for Action {
             Action::Propose(m) => W::Propose(m.write()),
             Action::Approve(m) => W::Approve(m.write()),
             Action::ReportEquivocation(m) => W::ReportEquivocation(m.write()),
+            Action::NotDelivered(m) => W::NotDelivered(m.write()),
+            Action::RotateKey(m) => W::RotateKey(m.write()),
+            Action::Recover(m) => W::Recover(m.write()),
+            Action::VetoRecovery(m) => W::VetoRecovery(m.write()),
+            Action::Delegate(m) => W::Delegate(m.write()),
+            Action::EndDelegation(m) => W::EndDelegation(m.write()),
+            Action::Ratify(m) => W::Ratify(m.write()),
+            Action::RotateOperator(m) => W::RotateOperator(m.write()),
+            Action::AnchorEmergency(m) => W::AnchorEmergency(m.write()),
+            Action::ReviewEmergency(m) => W::ReviewEmergency(m.write()),
+            Action::NotifyPerson(m) => W::NotifyPerson(m.write()),
+            Action::IssueOrder(m) => W::IssueOrder(m.write()),
         }
     }
 }
@@ -538,6 +796,12 @@ pub enum Change {
     Nodes(ChangeNodes),
     /// The bounds that every validator shares.
     Parameters(Parameters),
+    /// Who an institution is, and whether it may act.
+    Institution(Box<ChangeInstitution>),
+    /// Use case by level, and what is never permitted.
+    Policy(Policy),
+    /// An item graded down (R21).
+    Grading(Classify),
 }
 
 impl Element for Change {
@@ -548,6 +812,9 @@ impl Element for Change {
             W::Validators(m) => Change::Validators(Element::read(m, "validators")?),
             W::Nodes(m) => Change::Nodes(Element::read(m, "nodes")?),
             W::Parameters(m) => Change::Parameters(Element::read(m, "parameters")?),
+            W::Institution(m) => Change::Institution(Box::new(Element::read(m, "institution")?)),
+            W::Policy(m) => Change::Policy(Element::read(m, "policy")?),
+            W::Grading(m) => Change::Grading(Element::read(m, "grading")?),
         })
     }
     fn write(&self) -> Self::Wire {
@@ -557,6 +824,9 @@ impl Element for Change {
                 Change::Validators(m) => W::Validators(m.write()),
                 Change::Nodes(m) => W::Nodes(m.write()),
                 Change::Parameters(m) => W::Parameters(m.write()),
+                Change::Institution(m) => W::Institution(m.write()),
+                Change::Policy(m) => W::Policy(m.write()),
+                Change::Grading(m) => W::Grading(m.write()),
             }),
         }
     }
@@ -571,6 +841,8 @@ pub enum KeyUse {
     Consensus = 1,
     /// It is a libp2p identity.
     Network = 2,
+    /// An institution acts by it.
+    Operator = 3,
 }
 
 /// What a key signs to show that its owner holds it and wants it to serve the institution on this chain.
@@ -623,7 +895,16 @@ impl Change {
                 };
                 Ok(change.admit.iter().flat_map(joined).collect())
             }
-            Change::Parameters(_) => Ok(Vec::new()),
+            Change::Institution(change) => {
+                let keys = change.record.iter().flat_map(|r| &r.keys).map(|k| k.key).collect::<Vec<_>>();
+                let joined = |p: &Possession| {
+                    let known = keys.contains(&p.key);
+                    let claim = || claim(&change.institution, KeyUse::Operator, p.key, p.signature);
+                    known.then(claim).ok_or(DecodeError::Bounds("possessions"))
+                };
+                change.possessions.iter().map(joined).collect()
+            }
+            Change::Parameters(_) | Change::Policy(_) | Change::Grading(_) => Ok(Vec::new()),
         }
     }
 }

@@ -49,6 +49,7 @@ fn grant() -> Body {
             notice: h(6),
             language: Language::Chinese,
             policy_version: 1,
+            delegation: None,
         })),
     }
 }
@@ -150,6 +151,12 @@ fn propose_parameters() -> Body {
         clock_bound_ms: 6,
         heartbeat_ms: 7,
         equivocation: Consequence::Remove,
+        recovery_approvals: 0,
+        recovery_delay_ms: 0,
+        emergency_permit_life_ms: 0,
+        emergency_anchor_ms: 0,
+        emergency_review_ms: 0,
+        emergency_notice_ms: 0,
     }))
 }
 

@@ -262,7 +262,7 @@ mod tests {
         let action = if protects {
             Action::Revoke(Revoke { grant })
         } else {
-            Action::AttestErasure(AttestErasure { grant, report: Hash::ZERO })
+            Action::AttestErasure(AttestErasure { grant, report: Hash::ZERO, hold: None })
         };
         let author = Author::Institution(InstitutionId(Hash([2; 32])));
         let body = Body { chain: genesis.tag(), expires_at: TimeMs(expires_at), author, action };

@@ -469,6 +469,8 @@ impl Person<'_> {
             records: list(account.records.iter().take(2).cloned().collect()),
             staff: Commitment(digest(&format!("staff {}", self.clients.fresh()))),
             person: None,
+            emergency: None,
+            order: None,
         };
         let signed =
             self.clients.sign(&self.clients.cast.insurer, Action::RequestAccess(Box::new(request)), None);

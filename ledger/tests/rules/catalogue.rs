@@ -92,7 +92,7 @@ fn r21_grading_up_closes_what_a_grant_may_see() {
         Classify { item, level: Level::High, opening: Opening::Prohibited, recipients: list(vec![]) };
     scene.world.run(&a, Action::Classify(classify.clone())).unwrap();
     assert_eq!(scene.world.get::<Item>(item).level, Level::High);
-    assert_eq!(scene.request(&insurer, scene.ask(Some(grant))), Err(Denial::LevelTooHigh));
+    assert_eq!(scene.request(&insurer, scene.ask(Some(grant))), Err(Denial::GrantSuspended));
     let down = Classify { level: Level::Low, ..classify };
     assert_eq!(scene.world.run(&a, Action::Classify(down)), Err(Denial::GradingDown));
     assert_eq!(scene.world.get::<Item>(item).level, Level::High);

@@ -104,7 +104,7 @@ fn provoke(code: Denial) -> Result<(), Denial> {
         NoErasureDuty => {
             let grant = s.grant(s.terms())?;
             s.revoke(grant)?;
-            let attest = AttestErasure { grant, report: digest("report") };
+            let attest = AttestErasure { grant, report: digest("report"), hold: None };
             s.world.run(&insurer, Action::AttestErasure(attest)).map(drop)
         }
         OutputExists => derive(&a, Level::High, |s, a| {
@@ -163,6 +163,22 @@ fn provoke(code: Denial) -> Result<(), Denial> {
         | AlreadyReported
         | NotAValidatorThen
         | TooManyProposals => crate::governance::provoke(code),
+        InstitutionSuspended | CustodianSuspended | BadKeys | BadInstitution => {
+            crate::institutions::provoke(code)
+        }
+        Prohibited | BadPolicy | NotOnTheCommittee | NotGradedDown => crate::policy::provoke(code),
+        KeyReplaced | AccountFrozen | AccountNotFrozen | OtherRecovery | NoRecovery | NoSuchAccount => {
+            crate::identity::provoke(code)
+        }
+        DelegationOver | NoSuchDelegation | NotTheDelegate | DelegationEndUnfit | DelegationChain
+        | AlreadyEnded | NothingToRatify => crate::delegation::provoke(code),
+        GrantSuspended | SameInstitution | SeveralBases => crate::bases::provoke(code),
+        NotRostered | EmergencyDutyOverdue | TooManyEmergencies | AccountMissing | NoSuchEmergency
+        | AlreadyReviewed | AlreadyNotified | ReleaseTimeUnknown => crate::emergency::provoke(code),
+        NoSuchOrder | OrderExpired | NotTheBeneficiary | OrderDoesNotCover | NoNoticeDue => {
+            crate::orders::provoke(code)
+        }
+        AlreadyUndelivered => crate::delivery::provoke(code),
     }
 }
 

@@ -90,7 +90,7 @@ fn r9_past_use_opens_an_erasure_duty() {
     let permit = scene.request(&insurer, scene.ask(Some(grant))).unwrap();
     let delivery = scene.delivery(permit);
     scene.deliver(&a, delivery).unwrap();
-    let attest = Action::AttestErasure(AttestErasure { grant, report: digest("report") });
+    let attest = Action::AttestErasure(AttestErasure { grant, report: digest("report"), hold: None });
     assert_eq!(scene.world.run(&insurer, attest.clone()), Err(Denial::NoErasureDuty), "not before");
 
     scene.revoke(grant).unwrap();
@@ -151,7 +151,7 @@ fn r9_an_attested_duty_opens_again_for_a_later_delivery() {
     let (first, second) = (scene.delivery(first), scene.delivery(second));
     scene.deliver(&a, first).unwrap();
     scene.revoke(grant).unwrap();
-    let attest = Action::AttestErasure(AttestErasure { grant, report: digest("report") });
+    let attest = Action::AttestErasure(AttestErasure { grant, report: digest("report"), hold: None });
     scene.world.run(&insurer, attest.clone()).unwrap();
     scene.deliver(&a, second).unwrap();
     assert!(scene.world.run(&insurer, attest).is_ok());

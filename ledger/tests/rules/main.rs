@@ -3,11 +3,19 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod access;
+mod bases;
 mod block;
 mod catalogue;
 mod codes;
 mod consent;
+mod delegation;
+mod delivery;
+mod emergency;
 mod governance;
+mod identity;
+mod institutions;
 mod lineage;
+mod orders;
+mod policy;
 mod trails;
 mod validity;

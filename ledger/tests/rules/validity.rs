@@ -4,8 +4,8 @@ use assent_ledger::testing::*;
 use assent_ledger::{InvalidBlock, check, parameters};
 use assent_proto::envelope::{Envelope, verify};
 use assent_proto::field::Message;
-use assent_proto::keys::PublicKey;
-use assent_proto::state::Institution;
+use assent_proto::keys::{Algorithm, PublicKey};
+use assent_proto::state::{Institution, OperatorKey};
 use assent_proto::transaction::*;
 use assent_proto::{Hash, Invalid, ids::*};
 
@@ -61,12 +61,37 @@ fn r2_a_grant_altered_by_one_bit_is_refused() {
 }
 
 #[test]
-fn persons_do_nothing_but_grant_and_revoke() {
+fn r2_persons_and_institutions_each_do_what_is_theirs() {
     let mut scene = Scene::new();
-    let person = scene.person.clone();
-    let request = Action::RequestAccess(Box::new(scene.ask(None)));
-    let body = scene.world.body(&person, request);
-    assert_eq!(verdict(&scene.world, &body, &[&person.key]), Err(Invalid::WrongKey));
+    let (person, bureau, new) = (scene.person.clone(), scene.four.bureau.clone(), secret("new"));
+    let (grant, delegation) = (GrantId(digest("grant")), DelegationId(digest("delegation")));
+    let revoked = DelegationEnd::Revoked;
+    // The action, the second signature that it needs, whether a person may ask for it, and an institution.
+    let actions = [
+        (grant_of(&scene), None, true, false),
+        (Action::Revoke(Revoke { grant }), None, true, false),
+        (crate::identity::rotation(&new), Some(&new), true, false),
+        (crate::identity::veto(&new), None, true, false),
+        (Action::Ratify(Ratify { grant }), None, true, false),
+        (Action::EndDelegation(EndDelegation { delegation, cause: revoked }), None, true, true),
+        (crate::identity::recovery(person.account(), &new, false), Some(&new), false, true),
+        (enrol(&scene.four.hospital_a, &new), Some(&new), false, true),
+        (Action::RequestAccess(Box::new(scene.ask(None))), None, false, true),
+    ];
+    for (action, second, persons, institutions) in actions {
+        for (by, may) in [(&person, persons), (&bureau, institutions)] {
+            let body = scene.world.body(by, action.clone());
+            let keys: Vec<_> = [Some(&by.key), second].into_iter().flatten().collect();
+            let expected = if may { Ok(()) } else { Err(Invalid::WrongKey) };
+            assert_eq!(
+                verdict(&scene.world, &body, &keys),
+                expected,
+                "{:?} by {:?}",
+                action.kind(),
+                by.author
+            );
+        }
+    }
 }
 
 #[test]
@@ -175,7 +200,7 @@ fn enrolment_proves_possession_of_a_sound_key() {
         let key = PublicKey(Hash(bytes));
         let action = Action::Enrol(Enrol {
             custodian: four.hospital_a.institution(),
-            algorithm: assent_proto::keys::Algorithm::Ed25519,
+            algorithm: Algorithm::Ed25519,
             key,
         });
         let body = world.body(bureau, action);
@@ -220,4 +245,134 @@ fn the_replay_window_forgets_what_has_expired() {
     scene.world.wait(parameters(scene.world.state()).transaction_life_ms + BLOCK_MS);
     scene.world.block(vec![]).unwrap();
     assert!(scene.world.window().is_empty());
+}
+
+#[test]
+fn r16_r18_a_key_that_comes_signs_second_and_is_sound() {
+    let mut scene = Scene::new();
+    let (person, bureau) = (scene.person.clone(), scene.four.bureau.clone());
+    let (new, other) = (secret("new"), secret("other"));
+    let mut small_order = [0; 32];
+    small_order[0] = 1;
+    type Make = fn(PublicKey, AccountId) -> Action;
+    let rotate: Make = |key, _| Action::RotateKey(RotateKey { algorithm: Algorithm::Ed25519, key });
+    let recover: Make = |key, account| {
+        Action::Recover(Recover { account, algorithm: Algorithm::Ed25519, key, in_person: false })
+    };
+    let operator: Make = |key, _| {
+        let algorithm = Algorithm::Ed25519;
+        let key = OperatorKey { algorithm, key, not_before: TimeMs(0), not_after: TimeMs(u64::MAX) };
+        Action::RotateOperator(RotateOperator { add: Some(key), retire: None })
+    };
+    for (by, make) in [(&person, rotate), (&bureau, recover), (&bureau, operator)] {
+        let body = scene.world.body(by, make(new.public(), person.account()));
+        assert_eq!(verdict(&scene.world, &body, &[&by.key]), Err(Invalid::MissingSignature));
+        assert_eq!(verdict(&scene.world, &body, &[&by.key, &other]), Err(Invalid::WrongKey));
+        assert_eq!(verdict(&scene.world, &body, &[&by.key, &by.key]), Err(Invalid::WrongKey));
+        assert_eq!(verdict(&scene.world, &body, &[&new, &by.key]), Err(Invalid::WrongKey));
+        assert_eq!(verdict(&scene.world, &body, &[&by.key, &new]), Ok(()));
+        for bytes in [small_order, [0xff; 32]] {
+            let body = scene.world.body(by, make(PublicKey(Hash(bytes)), person.account()));
+            assert_eq!(verdict(&scene.world, &body, &[&by.key, &new]), Err(Invalid::BadKey));
+        }
+    }
+    let retire = RotateOperator { add: None, retire: Some(bureau.key.public()) };
+    let body = scene.world.body(&bureau, Action::RotateOperator(retire));
+    assert_eq!(verdict(&scene.world, &body, &[&bureau.key, &bureau.key]), Err(Invalid::MissingSignature));
+    assert_eq!(verdict(&scene.world, &body, &[&bureau.key]), Ok(()));
+}
+
+#[test]
+fn r15_a_proxys_ward_signs_second_and_a_guardian() {
+    let mut scene = Scene::new();
+    let (bureau, a, ward) = (scene.four.bureau.clone(), scene.four.hospital_a.clone(), scene.person.clone());
+    let delegate = scene.world.enrol(&bureau, &a, "delegate");
+    for (capacity, signs, other) in [
+        (Capacity::Proxy, &ward, &delegate),
+        (Capacity::Guardian, &delegate, &ward),
+        (Capacity::Own, &ward, &delegate),
+    ] {
+        let (document, purposes) = (digest("document"), list(vec![Purpose::Treatment]));
+        let (ward, delegate, until) = (ward.account(), delegate.account(), TimeMs(0));
+        let asked = Delegate { ward, delegate, capacity, document, purposes, until };
+        let body = scene.world.body(&bureau, Action::Delegate(asked.clone()));
+        assert_eq!(verdict(&scene.world, &body, &[&bureau.key]), Err(Invalid::MissingSignature));
+        assert_eq!(verdict(&scene.world, &body, &[&bureau.key, &other.key]), Err(Invalid::WrongKey));
+        assert_eq!(verdict(&scene.world, &body, &[&bureau.key, &bureau.key]), Err(Invalid::WrongKey));
+        assert_eq!(verdict(&scene.world, &body, &[&bureau.key, &signs.key]), Ok(()));
+        let nobody = AccountId(digest("nobody"));
+        let unknown = Delegate { ward: nobody, delegate: nobody, ..asked };
+        let body = scene.world.body(&bureau, Action::Delegate(unknown));
+        assert_eq!(verdict(&scene.world, &body, &[&bureau.key, &signs.key]), Err(Invalid::WrongKey));
+    }
+}
+
+#[test]
+fn r17_r41_an_operator_of_the_other_institution_signs_second_while_its_key_is_valid() {
+    let (mut world, four) = World::four();
+    let (from, until) = (TimeMs(1_767_225_700_000), TimeMs(1_767_225_800_000));
+    world.amend(four.insurer.institution(), |insurer: &mut Institution| {
+        let mut key = insurer.keys[0].clone();
+        (key.not_before, key.not_after) = (from, until);
+        insurer.keys = list(vec![key]);
+    });
+    let mut scene = Scene::in_world(world, four);
+    let Four { bureau, hospital_a, insurer, .. } = scene.four.clone();
+    let anchored = |requester| {
+        Action::AnchorEmergency(Box::new(AnchorEmergency {
+            requester,
+            item: scene.item,
+            account: scene.person.account(),
+            reason: EmergencyReason::Unconscious,
+            action: UseAction::Read,
+            output: Output::Raw,
+            records: list(scene.records[..1].to_vec()),
+            staff: Commitment(digest("staff")),
+            released_at: TimeMs(0),
+            package: digest("package"),
+        }))
+    };
+    let ordered = |cosigner| {
+        Action::IssueOrder(Box::new(IssueOrder {
+            basis: OrderBasis::Court,
+            document: digest("order"),
+            beneficiary: hospital_a.institution(),
+            cosigner,
+            account: None,
+            items: list(vec![scene.item]),
+            categories: list(vec![]),
+            data_from: Day(0),
+            data_to: Day(1),
+            actions: list(vec![UseAction::Read]),
+            output: Output::Raw,
+            max_level: Level::High,
+            not_after: until,
+            notice_from: TimeMs(0),
+        }))
+    };
+    let nobody = InstitutionId(digest("nobody"));
+    let cases = [
+        (&hospital_a, anchored(insurer.institution()), anchored(nobody)),
+        (&bureau, ordered(insurer.institution()), ordered(nobody)),
+    ];
+    for (by, action, unknown) in cases {
+        let sealed = |scene: &mut Scene, action: &Action, keys: &[&assent_proto::SecretKey]| {
+            let body = scene.world.body(by, action.clone());
+            scene.world.seal(&Body { expires_at: until.plus(1), ..body }, keys)
+        };
+        let at = |scene: &Scene, time, tx: &_| {
+            check(scene.world.state(), scene.world.window(), &parameters(scene.world.state()), time, tx)
+        };
+        let alone = sealed(&mut scene, &action, &[&by.key]);
+        assert_eq!(at(&scene, from, &alone), Err(Invalid::MissingSignature));
+        let own = sealed(&mut scene, &action, &[&by.key, &by.key]);
+        assert_eq!(at(&scene, from, &own), Err(Invalid::WrongKey));
+        let both = sealed(&mut scene, &action, &[&by.key, &insurer.key]);
+        assert_eq!(at(&scene, TimeMs(from.0 - 1), &both), Err(Invalid::WrongKey));
+        assert_eq!(at(&scene, from, &both), Ok(()));
+        assert_eq!(at(&scene, until, &both), Ok(()));
+        assert_eq!(at(&scene, until.plus(1), &both), Err(Invalid::WrongKey));
+        let unknown = sealed(&mut scene, &unknown, &[&by.key, &insurer.key]);
+        assert_eq!(at(&scene, from, &unknown), Err(Invalid::WrongKey));
+    }
 }

@@ -293,7 +293,7 @@ impl Workload {
         self.sign(scene, &insurer, reuse, &[masked], at_ms);
         let after = if random.chance(500) { vec![masked] } else { vec![asked] };
         let revoked = self.revoke(scene, grant, &after, at_ms);
-        let erasure = AttestErasure { grant, report: digest("report") };
+        let erasure = AttestErasure { grant, report: digest("report"), hold: None };
         self.sign(scene, &insurer, Action::AttestErasure(erasure), &[revoked, masked], at_ms);
     }
 
