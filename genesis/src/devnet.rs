@@ -134,9 +134,7 @@ fn made(
             slug: slug.clone(),
             name_en,
             name_zh,
-            rostered_until: roles
-                .contains(&Role::Hospital)
-                .then(|| plan.time.plus(OPERATOR_LIFE_MS)),
+            rostered_until: roles.contains(&Role::Hospital).then(|| plan.time.plus(OPERATOR_LIFE_MS)),
             roles,
             max_level: Level::High,
             jurisdiction: JURISDICTION,

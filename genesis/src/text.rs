@@ -187,10 +187,7 @@ impl From<&Policy> for PolicyText {
             version: p.version,
             rules: p.rules.iter().map(RuleText::from).collect(),
             prohibited: p.prohibited.iter().map(ProhibitionText::from).collect(),
-            committee: CommitteeText {
-                roles: p.committee.roles.to_vec(),
-                approvals: p.committee.approvals,
-            },
+            committee: CommitteeText { roles: p.committee.roles.to_vec(), approvals: p.committee.approvals },
         }
     }
 }

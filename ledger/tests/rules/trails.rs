@@ -76,7 +76,8 @@ impl Course {
                 Some(self.scene.world.sign(&a, Action::Deliver(deliver)))
             }
             6 => {
-                let attest = AttestErasure { grant: pick(&self.grants, x)?, report: digest("report"), hold: None };
+                let attest =
+                    AttestErasure { grant: pick(&self.grants, x)?, report: digest("report"), hold: None };
                 Some(self.scene.world.sign(&office, Action::AttestErasure(attest)))
             }
             _ => {
