@@ -153,6 +153,16 @@ impl Heard {
         self.newest.get(who)
     }
 
+    /// Whether a statement is newer than all that its author was heard to say.
+    pub(crate) fn is_newest(&self, who: &Address, message: &ConsensusMessage) -> bool {
+        self.newest.get(who).is_none_or(|before| Floor::of(before) < Floor::of(message))
+    }
+
+    /// The key of a member of a set that is known.
+    pub(crate) fn key(&self, who: &Address) -> Option<PublicKey> {
+        self.keys.get(who).map(|member| member.key)
+    }
+
     /// Drops what was said of the heights below.
     pub(crate) fn forget_below(&mut self, height: Height) {
         self.said.retain(|h, _| *h >= height);
@@ -165,10 +175,10 @@ impl Heard {
         }
     }
 
-    fn renew(&mut self, who: Address, message: ConsensusMessage) {
-        match self.newest.get(&who) {
-            Some(before) if Floor::of(before) >= Floor::of(&message) => {}
-            _ => drop(self.newest.insert(who, message)),
+    /// Remembers a statement whose signature holds as its author's newest, if it is.
+    pub(crate) fn renew(&mut self, who: Address, message: ConsensusMessage) {
+        if self.is_newest(&who, &message) {
+            self.newest.insert(who, message);
         }
         if self.newest.len() > NEWEST_MAX {
             let oldest = self.newest.iter().min_by_key(|(_, m)| Floor::of(m)).map(|(who, _)| *who);

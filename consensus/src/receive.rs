@@ -40,20 +40,28 @@ impl Consensus {
         }
     }
 
-    /// A message of a height that is over. It is of use if it adds to the newest decision's certificate, or
-    /// shows that its author contradicted itself; nothing else is worth a verification.
+    /// A message of a height that is over. It is of use if it adds to the newest decision's certificate, shows that
+    /// its author contradicted itself, or is the newest that its author said: who lost its disk asks us for that.
+    /// Nothing else is worth a verification.
     fn late(&mut self, message: ConsensusMessage) {
-        let Some(decided) = self.decided.as_mut().filter(|d| d.height() == message.height()) else { return };
         let Some((_, _, who)) = heard::place(&message) else { return };
-        let lacking = matches!(&message, ConsensusMessage::Vote(v) if decided.lacks(v));
-        let Hands { genesis, heard, .. } = &self.hands;
-        if !lacking && !heard.is_contradicted(&message) {
+        let Hands { genesis, heard, .. } = &mut self.hands;
+        let decided = self.decided.as_mut().filter(|d| d.height() == message.height());
+        let of_use = decided.as_ref().is_some_and(|d| {
+            matches!(&message, ConsensusMessage::Vote(v) if d.lacks(v)) || heard.is_contradicted(&message)
+        });
+        if !of_use && !heard.is_newest(&who, &message) {
             return;
         }
-        let Some(key) = heard::key_in(&decided.roster, &who) else { return };
+        let key = match &decided {
+            Some(decided) => heard::key_in(&decided.roster, &who),
+            None => heard.key(&who),
+        };
+        let Some(key) = key else { return };
         if !heard.has(&message) && !heard::holds(genesis, &key, &message) {
             return self.hands.refuse(Refusal::BadSignature);
         }
+        let Some(decided) = decided else { return heard.renew(who, message) };
         if let ConsensusMessage::Vote(vote) = &message {
             decided.add(vote);
         }

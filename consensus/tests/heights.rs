@@ -382,6 +382,25 @@ fn seat_vote(chain: &Chain, kind: VoteKind, height: u64, round: u32, block: Opti
     chain.vote(3, kind, height, round, block)
 }
 
+/// Who lost its disk may ask for it: it never said anything that anybody heard in time.
+#[test]
+fn what_comes_too_late_for_its_height_is_still_its_authors_newest_word() {
+    let mut seat = Seat::at(1);
+    seat.node.committed(Height(5));
+    let newest =
+        |seat: &Seat| seat.node.newest_statement(&seat.chain.address(3)).map(|f| (f.height, f.round));
+    let late = |height, round| chain().vote(3, Prevote, height, round, None);
+    let mut forged = late(2, 1);
+    forged.signature.0[9] ^= 1;
+    assert_eq!(refusals(&seat.hear(forged)), [Refusal::BadSignature]);
+    assert_eq!(newest(&seat), None);
+    assert_eq!(seat.hear(late(2, 1)), []);
+    assert_eq!(newest(&seat), Some((Height(2), 1)));
+    assert_eq!(seat.hear(late(2, 0)), [], "older");
+    assert_eq!(seat.hear(late(1, 7)), [], "older");
+    assert_eq!(newest(&seat), Some((Height(2), 1)));
+}
+
 #[test]
 fn a_certificate_from_a_peer_gains_the_precommits_heard_before() {
     let mut seat = Seat::at(1);

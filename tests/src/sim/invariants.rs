@@ -295,7 +295,9 @@ impl Watch {
 
     /// A machine hears what another says in its own name.
     pub fn hears(&mut self, at: usize, life: u64, author: &Address, message: &PeerMessage) {
-        if let Some((said, _)) = statement(message).filter(|((by, ..), _)| by == author) {
+        let statement = statement(message).filter(|((by, ..), _)| by == author);
+        // Of two that contradict each other the first is what must be remembered.
+        if let Some((said, _)) = statement.filter(|(said, value)| self.said.get(said) == Some(value)) {
             self.heard.entry(said).or_default().insert((at, life));
         }
     }
