@@ -2,8 +2,8 @@
 //!
 //! Everything that a command tells of the chain was proved against the genesis file first ([`rpc`] is the one
 //! door). Secrets lie in encrypted files ([`keyfile`]); what a custodian keeps off chain in [`store`]. Read on
-//! in the order of a story: [`founding`], [`wallet`], [`institution`] with [`anchor`], [`access`] and
-//! [`activity`], [`custodian`], [`audit`] on [`lineage`] and [`misconduct`], [`govern`] with [`piece`], [`join`],
+//! in the order of a story: [`founding`], [`wallet`] with [`persons`], [`institution`] with [`anchor`],
+//! [`access`], [`activity`], [`office`] and [`orders`], what two sign in [`cosign`]; [`custodian`], [`audit`] on [`lineage`] and [`misconduct`], [`govern`] with [`piece`], [`join`],
 //! [`change`] and [`charter`],
 //! [`verify`].
 
@@ -14,6 +14,7 @@ pub mod audit;
 pub mod change;
 pub mod charter;
 pub mod context;
+pub mod cosign;
 pub mod custodian;
 pub mod error;
 pub mod files;
@@ -25,8 +26,11 @@ pub mod join;
 pub mod keyfile;
 pub mod lineage;
 pub mod misconduct;
+pub mod office;
+pub mod orders;
 pub mod output;
 pub mod package;
+pub mod persons;
 pub mod piece;
 pub mod qr;
 pub mod request;
