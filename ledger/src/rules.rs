@@ -542,8 +542,7 @@ pub static RULES: &[Rule] = &[
         BadTerms,
         "The terms contradict themselves: a one-time grant has one use and a case, an n-times grant at \
          least one use, a standing one no number; something must be granted to be done with something \
-         somewhere; periods run forward and end after this block; the policy named is one that was in \
-         force.",
+         somewhere; periods run forward and end after this block; the policy named is none of the future.",
         &[6, 8],
         &[Article(Pipl, "14"), Article(Pipl, "17")],
     ),
@@ -720,8 +719,8 @@ pub static RULES: &[Rule] = &[
     ),
     effects(
         (Delegations, "to delegate", "delegation"),
-        "A proxy is confirmed with the ward's own signature, a guardian with his; both see it on their \
-         trails.",
+        "A proxy is confirmed with the ward's own signature, a guardianship with the guardian's alone; \
+         both persons see it on their trails.",
         &[15],
         &[Article(Pipl, "31"), Article(CivilCode, "27"), Article(CivilCode, "34"), Article(CivilCode, "165")],
     ),
@@ -835,8 +834,8 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Deliveries, "to deliver", "delivery"),
         PermitDead,
-        "The permit's life was over; or its grant was withdrawn at or below the release height; or the \
-         custodian had said that it would not release.",
+        "The permit's life was over when the delivery was recorded; or its grant was withdrawn at or below \
+         the release height; or the custodian had said that it would not release.",
         &[3, 9],
         &[Article(Pipl, "15")],
     ),
@@ -906,7 +905,7 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Deliveries, "erasure", "delivery"),
         BadTerms,
-        "A legal hold is to end before this block.",
+        "A legal hold does not end after this block.",
         &[9],
         &[Article(Pipl, "47")],
     ),
@@ -941,8 +940,9 @@ pub static RULES: &[Rule] = &[
     ),
     effects(
         (Emergencies, "release in an outage", "emergency"),
-        "It is decided like a request made when the records were released. After the deadline it is \
-         entered all the same, marked late, and both duties are overdue at once.",
+        "It is decided like a request in an emergency now, but the roster is asked for the time of the \
+         release. After the deadline it is entered all the same, marked late, and both duties are overdue \
+         at once.",
         &[17],
         &[Article(Pipl, "18")],
     ),
@@ -986,8 +986,8 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Emergencies, "notice", "emergency"),
         NoNoticeDue,
-        "The permit rests neither on an emergency nor on an order about one person, or the order still \
-         defers notice.",
+        "The permit rests neither on an emergency nor, with one person named, on an order; or the order \
+         still defers notice.",
         &[17, 41],
         &[Article(Pipl, "18"), Article(Pipl, "35")],
     ),

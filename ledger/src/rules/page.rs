@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use assent_genesis::default_policy;
 use assent_proto::code::Denial;
-use assent_proto::transaction::{Level, Opening, Output, Purpose, UseAction};
+use assent_proto::transaction::{Level, Opening, Output, UseAction};
 
 use super::{Article, Law, PURPOSES, PurposeCodes, RULES, Rule};
 use crate::rules::Part;
@@ -214,6 +214,8 @@ fn full(law: Law) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use assent_proto::transaction::Purpose;
 
     use super::*;
     use crate::rules::RULES_MAX;
