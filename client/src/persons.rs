@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use assent_genesis::Genesis;
 use assent_proto::event::EventKind;
 use assent_proto::keys::Algorithm;
-use assent_proto::state::{Account, Delegation, Object};
+use assent_proto::state::{Account, Delegation, Object, Recovery};
 use assent_proto::transaction::*;
 use assent_proto::{AccountId, DelegationId, GrantId, InstitutionId, SecretKey, TimeMs, hash};
 use clap::Args;
@@ -114,8 +114,9 @@ pub(crate) fn recover_request(ctx: &Context, args: &RecoverArgs) -> Result<Reply
     if account.key_at(time) == key.public() {
         return Err(Failure::local("NothingToRecover", "the wallet holds the key that the chain has"));
     }
-    if account.recovery.as_ref().is_some_and(|r| r.key != key.public() && r.until >= time) {
-        let message = "another recovery of the account is in progress; if it is not yours, tell the bureau at once";
+    if account.recovery.as_ref().is_some_and(|r| r.key != key.public() && in_progress(r, time)) {
+        let message =
+            "another recovery of the account is in progress; if it is not yours, tell the bureau at once";
         return Err(Failure::local("OtherRecovery", message));
     }
     // A frozen account is recovered across a counter alone.
@@ -124,6 +125,11 @@ pub(crate) fn recover_request(ctx: &Context, args: &RecoverArgs) -> Result<Reply
     let action = Action::Recover(Recover { account: args.account, algorithm, key: key.public(), in_person });
     let reply = request(ctx, &genesis, institution, action, &key, args.out.as_deref())?;
     Ok(reply.with("account", args.account).with("key", key.public()).with("in_person", in_person))
+}
+
+/// Of a recovery that has not replaced the key yet: whether it still can.
+fn in_progress(recovery: &Recovery, time: TimeMs) -> bool {
+    recovery.ready_at.unwrap_or(recovery.until) >= time
 }
 
 /// Asks an institution to confirm that one may grant for the other.
@@ -185,7 +191,8 @@ pub(crate) fn veto(ctx: &Context, args: &AccountArgs, yes: bool) -> Result<Reply
     let id = wallet.chosen(&genesis, args.custodian.as_deref())?;
     let (account, time) = on_chain(&mut node, &id)?;
     let recovery = account.recovery.as_ref();
-    let recovery = recovery.ok_or_else(|| Failure::local("NoRecovery", "there is no recovery of this account"))?;
+    let recovery =
+        recovery.ok_or_else(|| Failure::local("NoRecovery", "there is no recovery of this account"))?;
     let by: Vec<_> = recovery.approvals.iter().map(|i| words::institution(&genesis, i, ctx.lang)).collect();
     let told = match ctx.lang {
         Lang::En => format!(

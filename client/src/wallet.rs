@@ -10,9 +10,9 @@ use assent_proto::envelope::SignatureEntry;
 use assent_proto::event::{Event, EventKind};
 use assent_proto::field::{Element, Message};
 use assent_proto::keys::Algorithm;
-use assent_proto::state::Object;
+use assent_proto::state::{Account, Object};
 use assent_proto::transaction::*;
-use assent_proto::{AccountId, BodyId, DelegationId, GrantId, InstitutionId, PublicKey, SecretKey};
+use assent_proto::{AccountId, BodyId, DelegationId, GrantId, InstitutionId, PublicKey, SecretKey, TimeMs};
 use clap::{Args, Subcommand};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -132,13 +132,11 @@ pub enum WalletCommand {
     )]
     Rotate(AccountArgs),
     /// Make a key for an account whose key was lost, and ask an institution to say so
-    #[command(
-        after_help = "Example:\n  assent wallet new --wallet new.wallet\n  \
+    #[command(after_help = "Example:\n  assent wallet new --wallet new.wallet\n  \
         assent wallet recover-request --wallet new.wallet --account ACCOUNT --institution bureau \\\n      \
         --genesis genesis.toml -o recover.json\n\
         The file, or the QR code, goes to the counter, which runs `assent institution recover`. Run it again for\n\
-        each further institution that must say so: the key stays the same. The old key can veto for a time."
-    )]
+        each further institution that must say so: the key stays the same. The old key can veto for a time.")]
     RecoverRequest(RecoverArgs),
     /// Stop a recovery that you did not ask for; freezes the account until you were seen in person
     #[command(
@@ -433,24 +431,37 @@ fn accounts(ctx: &Context, file: &WalletFile) -> Result<Reply, Failure> {
     let (mut list, mut text) = (Vec::new(), String::new());
     for a in &wallet.secrets.accounts {
         let key = secret_key(&a.key)?.public();
-        let enrolled = match &mut chain {
-            Some((_, node)) => Some(
-                matches!(node.object(a.account.into())?.object, Some(Object::Account(c)) if c.key == key),
-            ),
+        let on_chain = match &mut chain {
+            Some((_, node)) => Some(node.account(a.account)?),
             None => None,
         };
+        let standing = on_chain.map(|c| standing(c.as_ref(), &key));
+        let enrolled = standing.map(|s| s != "not-enrolled" && s != "key-replaced");
         let custodian = chain
             .as_ref()
             .map(|(g, _)| words::slug(g, &a.custodian))
             .unwrap_or_else(|| a.custodian.to_string());
-        text += &format!(
-            "{custodian}  {}  {}\n",
-            a.account,
-            enrolled.map_or("", |e| if e { "enrolled" } else { "not enrolled" })
-        );
-        list.push(json!({ "custodian": custodian, "custodian_id": a.custodian, "account": a.account, "key": key, "enrolled": enrolled }));
+        text += &format!("{custodian}  {}  {}\n", a.account, standing.unwrap_or_default());
+        list.push(json!({ "custodian": custodian, "custodian_id": a.custodian, "account": a.account, "key": key, "enrolled": enrolled, "standing": standing }));
     }
     Ok(Reply::new(json!({ "accounts": list }), text))
+}
+
+/// How an account stands on the chain, for the holder of a key.
+fn standing(account: Option<&(Account, TimeMs)>, key: &PublicKey) -> &'static str {
+    match account {
+        None => "not-enrolled",
+        Some((a, _)) if a.frozen => "frozen",
+        Some((a, time)) if a.key_at(*time) != *key => match &a.recovery {
+            Some(r) if r.key == *key => "being-recovered-by-this-wallet",
+            _ => "key-replaced",
+        },
+        // Its key counts already; nobody has written it down yet.
+        Some((a, time)) if a.recovery.as_ref().is_some_and(|r| r.ready_at.is_none_or(|at| at > *time)) => {
+            "being-recovered-by-another"
+        }
+        Some(_) => "enrolled",
+    }
 }
 
 /// The wallet builds and signs the whole body, so that the account's id is known to both sides at once and
@@ -691,6 +702,7 @@ fn grants(ctx: &Context, file: &WalletFile) -> Result<Reply, Failure> {
             );
             list.push(json!({
                 "grant": grant, "account": a.account, "grantee": grantee, "purpose": g.terms.purpose, "mode": g.terms.mode,
+                "signer": g.signer, "capacity": g.terms.capacity, "ratified": g.ratified,
                 "used": g.used, "delivered": g.delivered, "revoked_height": revoked, "erased_height": g.erased_height,
             }));
         }
@@ -723,4 +735,105 @@ fn records(ctx: &Context, file: &WalletFile, offers: &[PathBuf]) -> Result<Reply
 pub fn account_of(genesis: &Genesis, body: &Body) -> AccountId {
     let id: BodyId = body_id(&genesis.hash(), &body.encode());
     AccountId(id.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assent_proto::field::List;
+    use assent_proto::state::Recovery;
+    use assent_proto::{Hash, Height};
+
+    fn wallet(dir: &Path) -> Wallet {
+        let path = dir.join("lin.wallet");
+        let passphrase = SecretString::from("x".to_owned());
+        keyfile::create(&path, &WalletSecrets::default(), &passphrase).unwrap();
+        Wallet { path, passphrase, secrets: WalletSecrets::default() }
+    }
+
+    /// As the next run of the program finds it.
+    fn again(wallet: &Wallet) -> Wallet {
+        let secrets = keyfile::open(&wallet.path, &wallet.passphrase).unwrap();
+        Wallet { path: wallet.path.clone(), passphrase: wallet.passphrase.clone(), secrets }
+    }
+
+    fn custodian() -> InstitutionId {
+        assent_genesis::institution_id("hospital-a")
+    }
+
+    #[test]
+    fn r16_a_rotation_that_stops_anywhere_loses_no_key_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wallet = wallet(dir.path());
+        let id = AccountId(Hash([1; 32]));
+        let old = wallet.recovering(&id, custodian()).unwrap().public();
+        let new = wallet.prepare(&id).unwrap().public();
+
+        let mut before = again(&wallet);
+        assert_eq!(before.settle(&id, &old).unwrap(), Settled::Old);
+        assert_eq!(
+            before.key(&id).unwrap().public(),
+            old,
+            "the old key signs until the chain has the new one"
+        );
+        assert_eq!(before.prepare(&id).unwrap().public(), new, "the same again, not a third");
+
+        let mut foreign = again(&wallet);
+        let other = SecretKey::from_bytes(&[9; 32]).public();
+        assert_eq!(foreign.settle(&id, &other).unwrap_err().name(), "KeyReplaced");
+
+        let mut after = again(&wallet);
+        assert_eq!(after.settle(&id, &new).unwrap(), Settled::New);
+        let done = again(&after);
+        assert_eq!(done.key(&id).unwrap().public(), new);
+        assert!(done.secrets.accounts[0].next.is_none());
+    }
+
+    #[test]
+    fn r16_a_recovery_keeps_its_key_from_one_institution_to_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wallet = wallet(dir.path());
+        let id = AccountId(Hash([1; 32]));
+        let key = wallet.recovering(&id, custodian()).unwrap().public();
+        assert_eq!(again(&wallet).recovering(&id, custodian()).unwrap().public(), key);
+        assert_eq!(again(&wallet).accounts(), [id]);
+    }
+
+    #[test]
+    fn r16_a_wallet_tells_how_its_accounts_stand() {
+        let (own, other) =
+            (SecretKey::from_bytes(&[1; 32]).public(), SecretKey::from_bytes(&[2; 32]).public());
+        let plain = Account {
+            enroller: assent_genesis::institution_id("bureau"),
+            custodian: custodian(),
+            algorithm: Algorithm::Ed25519,
+            key: own,
+            enrolled_height: Height(1),
+            early: List::empty(),
+            recovery: None,
+            frozen: false,
+            guardianship: None,
+        };
+        let to = |key, ready_at: Option<u64>| Account {
+            recovery: Some(Recovery {
+                algorithm: Algorithm::Ed25519,
+                key,
+                in_person: false,
+                approvals: List::empty(),
+                until: TimeMs(9),
+                ready_at: ready_at.map(TimeMs),
+            }),
+            ..plain.clone()
+        };
+        let told = |account: Account, key: &_| standing(Some(&(account, TimeMs(5))), key);
+        assert_eq!(standing(None, &own), "not-enrolled");
+        assert_eq!(told(plain.clone(), &own), "enrolled");
+        assert_eq!(told(plain.clone(), &other), "key-replaced");
+        assert_eq!(told(Account { frozen: true, ..plain.clone() }, &own), "frozen");
+        assert_eq!(told(to(other, None), &own), "being-recovered-by-another");
+        assert_eq!(told(to(other, Some(6)), &own), "being-recovered-by-another");
+        assert_eq!(told(to(other, Some(6)), &other), "being-recovered-by-this-wallet");
+        assert_eq!(told(to(other, Some(5)), &other), "enrolled", "time alone has done it");
+        assert_eq!(told(to(other, Some(5)), &own), "key-replaced");
+    }
 }
