@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use assent_proto::event::EventKind;
 use assent_proto::state::Object;
 use assent_proto::transaction::*;
-use assent_proto::{AccountId, CaseId, Commitment, Day, GrantId, Hash, ItemId, PermitId, TimeMs, hash};
+use assent_proto::{
+    AccountId, CaseId, Commitment, Day, GrantId, Hash, ItemId, OrderId, PermitId, TimeMs, hash,
+};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -105,9 +107,15 @@ pub struct RequestArgs {
     /// For which case
     #[arg(long)]
     pub case: Option<CaseId>,
-    /// What for
-    #[arg(long, value_parser = named::<Purpose>)]
-    pub purpose: Purpose,
+    /// In an emergency: unconscious, acute-threat, child-without-guardian. Review and notice become due
+    #[arg(long, value_name = "REASON", value_parser = named::<EmergencyReason>, conflicts_with_all = ["grant", "order"])]
+    pub emergency: Option<EmergencyReason>,
+    /// The legal order relied on
+    #[arg(long, conflicts_with = "grant")]
+    pub order: Option<OrderId>,
+    /// What for; an emergency and an order say it themselves
+    #[arg(long, value_parser = named::<Purpose>, required_unless_present_any = ["emergency", "order"])]
+    pub purpose: Option<Purpose>,
     /// read, copy, compute, derive, disclose
     #[arg(long, value_parser = named::<UseAction>, default_value = "read")]
     pub action: UseAction,
@@ -122,9 +130,20 @@ pub struct RequestArgs {
     pub several_persons: bool,
 }
 
-/// Makes the request for a person's wallet.
+impl RequestArgs {
+    fn purpose(&self) -> Result<Purpose, Failure> {
+        let own = match (self.emergency, self.order) {
+            (Some(_), _) => Some(Purpose::EmergencyTreatment),
+            (_, Some(_)) => Some(Purpose::Legal),
+            _ => None,
+        };
+        self.purpose.or(own).ok_or_else(|| Failure::local("Usage", "name what for with --purpose"))
+    }
+}
+
+/// Makes the request for a person's wallet, under the policy in force.
 pub(crate) fn ask(ctx: &Context, args: &AskArgs) -> Result<Reply, Failure> {
-    let genesis = ctx.genesis()?;
+    let (genesis, mut node) = ctx.connect()?;
     let secrets = ctx.institution(&args.keys.keyfile)?;
     let terms = Grant {
         grantee: secrets.institution(),
@@ -154,7 +173,7 @@ pub(crate) fn ask(ctx: &Context, args: &AskArgs) -> Result<Reply, Failure> {
         legal_basis: args.legal_basis,
         notice: Hash::ZERO,
         language: ctx.lang.language(),
-        policy_version: genesis.policy().version,
+        policy_version: node.policy()?.value.version,
         delegation: None,
     };
     let request = AuthorizationRequest::sign(&genesis, &secrets, args.account, &terms)?;
@@ -187,14 +206,14 @@ pub(crate) fn request(ctx: &Context, args: &RequestArgs) -> Result<Reply, Failur
         item: first.item,
         account: (!args.several_persons).then_some(first.account),
         case: args.case,
-        purpose: args.purpose,
+        purpose: args.purpose()?,
         action: args.action,
         output: args.output,
         records: list("--record", proofs)?,
         staff: Commitment(hash::commit(&salt.0, "staff", args.staff.as_bytes())),
         person: None,
-        emergency: None,
-        order: None,
+        emergency: args.emergency,
+        order: args.order,
     }));
     let reply = act(ctx, &args.keys, action)?;
     let permit = if reply.exit == 0 { reply.json["body_id"].clone() } else { Value::Null };

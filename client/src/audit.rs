@@ -8,11 +8,12 @@ use assent_genesis::Genesis;
 use assent_proto::code::Denial;
 use assent_proto::event::{Event, EventKind};
 use assent_proto::transaction::{Action, ActionKind, Author};
-use assent_proto::{AccountId, ArtifactId, BodyId, Commitment, GrantId, Height, ObjectRef, TimeMs};
+use assent_proto::{AccountId, ArtifactId, BodyId, Commitment, GrantId, Height, ObjectRef, PermitId, TimeMs};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::context::Context;
+use crate::duties::{self, Duties};
 use crate::error::Failure;
 use crate::files;
 use crate::lineage::{self, Entry, Graph, Source, Step};
@@ -54,7 +55,8 @@ pub enum AuditCommand {
         #[arg(long, value_name = "HEIGHT")]
         to: Option<String>,
     },
-    /// Verify every block from the first to the newest and report: counts, unmatched deliveries, open duties
+    /// Verify every block from the first to the newest and report: counts, unmatched deliveries, and what is open or
+    /// overdue: erasures, reviews and notices of emergencies
     #[command(after_help = "Example:\n  assent --genesis genesis.toml audit supervise")]
     Supervise,
     /// Validators that were shown to have contradicted themselves: both statements verified again, and what followed
@@ -426,8 +428,7 @@ struct Supervision {
     kinds: BTreeMap<String, u64>,
     denials: BTreeMap<String, u64>,
     unmatched: Vec<Value>,
-    /// When the erasure fell due to be attested, counted from here by the bounds in force.
-    duties: BTreeMap<ObjectRef, TimeMs>,
+    duties: Duties,
     undelivered: BTreeSet<ObjectRef>,
     tip: Option<(Height, TimeMs)>,
     fewest_signers: Option<usize>,
@@ -461,6 +462,7 @@ impl Supervision {
         let core = &event.core;
         self.events += 1;
         *self.kinds.entry(kebab(&core.kind)).or_default() += 1;
+        self.duties.event(core);
         match core.kind {
             EventKind::Denied => {
                 *self.denials.entry(denial_name(core.code)).or_default() += 1;
@@ -468,17 +470,15 @@ impl Supervision {
                     self.unmatched.push(event_json(genesis, event));
                 }
             }
-            EventKind::ErasureDue => {
-                self.duties.insert(core.object, core.time);
-            }
-            EventKind::ErasureAttested => {
-                self.duties.remove(&core.object);
-            }
             EventKind::Permitted => {
                 self.undelivered.insert(core.object);
             }
-            EventKind::Delivered => {
+            EventKind::Delivered | EventKind::NotDelivered => {
                 self.undelivered.remove(&core.object);
+            }
+            // It was released before it was permitted.
+            EventKind::EmergencyAnchored | EventKind::EmergencyAnchoredLate => {
+                self.undelivered.remove(&PermitId(core.object.id).into());
             }
             EventKind::Proposed => self.governance.proposed += 1,
             EventKind::Enacted => self.governance.enacted += 1,
@@ -500,16 +500,9 @@ fn supervise(ctx: &Context) -> Result<Reply, Failure> {
         })?;
     }
     let (height, time) = all.tip.unwrap_or((Height(0), genesis.time()));
-    // The bound may have been changed: the one in force counts, for duties from before too.
-    let deadline = match all.duties.is_empty() {
-        true => 0,
-        false => node.parameters()?.value.erasure_deadline_ms,
-    };
-    let duty = |(grant, since): (&ObjectRef, &TimeMs)| {
-        let due = since.plus(deadline);
-        json!({ "grant": grant.id, "due": due, "overdue": due < time })
-    };
-    let duties: Vec<_> = all.duties.iter().map(duty).collect();
+    let bounds = node.parameters()?.value;
+    let erasures = all.duties.erasures(&mut node, &bounds, time)?;
+    let emergencies = all.duties.emergencies(&genesis, &mut node, time)?;
     let lang = ctx.lang;
     let mut text = format!(
         "{} {} {} {}\n",
@@ -528,7 +521,7 @@ fn supervise(ctx: &Context) -> Result<Reply, Failure> {
     for d in &all.unmatched {
         text += &format!("  block {}: {} {}\n", d["height"], d["by"], d["code_name"]);
     }
-    text += &format!("{}: {}\n", lang.pick("open erasure duties", "未完成的删除义务"), duties.len());
+    text += &duties::in_words(&erasures, &emergencies, lang);
     let g = &all.governance;
     text += &format!(
         "{}: {} / {}; {}: {}; {}: {}\n",
@@ -545,7 +538,8 @@ fn supervise(ctx: &Context) -> Result<Reply, Failure> {
     );
     let json = json!({
         "height": height, "time": time, "blocks": all.blocks, "events": all.events, "kinds": all.kinds,
-        "denials": all.denials, "unmatched_deliveries": all.unmatched, "open_erasure_duties": duties,
+        "denials": all.denials, "unmatched_deliveries": all.unmatched, "open_erasure_duties": erasures,
+        "open_emergencies": emergencies,
         "permits_not_delivered": all.undelivered.len(), "fewest_signers": all.fewest_signers, "complete": true,
         "governance": {
             "proposed": g.proposed, "enacted": g.enacted, "contradictions": g.contradictions, "removed": g.removed,

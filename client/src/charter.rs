@@ -22,13 +22,13 @@ pub struct InstitutionArgs {
     #[allow(missing_docs)]
     pub which: Which,
     /// With --change: its roles, all of them. May be repeated
-    #[arg(long = "role", requires = "change", value_parser = named::<Role>)]
+    #[arg(long = "role", value_parser = named::<Role>)]
     pub roles: Vec<Role>,
     /// With --change: the highest level that it may receive
-    #[arg(long, requires = "change", value_parser = named::<Level>)]
+    #[arg(long, value_parser = named::<Level>)]
     pub max_level: Option<Level>,
     /// With --change: until when it may act in emergencies
-    #[arg(long, requires = "change", value_name = "TIME", value_parser = words::time)]
+    #[arg(long, value_name = "TIME", value_parser = words::time)]
     pub rostered_until: Option<TimeMs>,
 }
 
@@ -86,6 +86,12 @@ pub fn institution(
     mut known: impl FnMut(InstitutionId) -> Result<Option<Institution>, Failure>,
 ) -> Result<Change, Failure> {
     let w = &args.which;
+    let amended = !args.roles.is_empty() || args.max_level.is_some() || args.rostered_until.is_some();
+    if amended != w.change.is_some() {
+        return Err(usage(
+            "--change goes with --role, --max-level or --rostered-until, and nothing else does",
+        ));
+    }
     let standing = |name: &String, standing| -> Result<Change, Failure> {
         Ok(of(institution_id(genesis, name)?, standing, None, Vec::new()))
     };
@@ -137,9 +143,6 @@ fn of(
 }
 
 fn changed(now: &Institution, args: &InstitutionArgs) -> Result<InstitutionRecord, Failure> {
-    if args.roles.is_empty() && args.max_level.is_none() && args.rostered_until.is_none() {
-        return Err(usage("nothing changes: name --role, --max-level or --rostered-until"));
-    }
     Ok(InstitutionRecord {
         roles: if args.roles.is_empty() { now.roles.clone() } else { list("--role", args.roles.clone())? },
         keys: now.keys.clone(),
@@ -387,6 +390,11 @@ mod tests {
         }
         let nothing = build(&genesis, which(Which { change: name(), ..Default::default() }));
         assert_eq!(nothing.unwrap_err().name(), "Usage");
+        let stray = InstitutionArgs {
+            roles: vec![Role::Court],
+            ..which(Which { suspend: name(), ..Default::default() })
+        };
+        assert_eq!(build(&genesis, stray).unwrap_err().name(), "Usage");
         let rostered = InstitutionArgs {
             which: Which { change: name(), ..Default::default() },
             rostered_until: Some(TimeMs(1000)),

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use assent_proto::state::{Object, Permit};
-use assent_proto::transaction::{Action, Deliver};
+use assent_proto::transaction::{Action, Deliver, NotDelivered};
 use assent_proto::{AccountId, BodyId, Commitment, Hash, Height, PermitId, TimeMs, merkle};
 use clap::Subcommand;
 use serde_json::json;
@@ -12,7 +12,8 @@ use serde_json::json;
 use crate::context::Context;
 use crate::error::Failure;
 use crate::files;
-use crate::institution::Keys;
+use crate::institution::{Keys, act};
+use crate::orders::{self, AnchorEmergencyArgs};
 use crate::output::Reply;
 use crate::package::{Package, package_hash};
 use crate::rpc::Node;
@@ -76,6 +77,27 @@ pub enum CustodianCommand {
         #[arg(short, long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Give back the use that a permit consumed: nothing was released on it, and nothing will be
+    #[command(
+        after_help = "Example:\n  assent custodian not-delivered --keyfile operator.age --permit PERMIT --genesis genesis.toml"
+    )]
+    NotDelivered {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        keys: Keys,
+        /// The permit
+        #[arg(long)]
+        permit: PermitId,
+    },
+    /// Draft the anchoring of a release in an emergency while the chain could not be reached
+    #[command(
+        after_help = "Example:\n  assent custodian anchor-emergency --keyfile operator.age --requester hospital-b \\\n      \
+        --reason unconscious --store records.store --record Encounter/7a… --staff COMMITMENT \\\n      \
+        --released-at 2026-12-24T23:10:00Z --package sent.bin --expires-in 600 -o outage.draft\n\
+        The requester signs it (`assent institution cosign`); then it is submitted (`assent institution submit`)\n\
+        before --expires-in has passed."
+    )]
+    AnchorEmergency(AnchorEmergencyArgs),
     /// Record a delivery that a gateway's own log shows, and that was not made by `release` (reconciliation, R4)
     #[command(
         after_help = "Example:\n  assent custodian report-delivery --keyfile operator.age --permit PERMIT \\\n      \
@@ -111,6 +133,11 @@ pub fn run(ctx: &Context, command: &CustodianCommand) -> Result<Reply, Failure> 
             offer(store, records, *account, resource_type.as_deref(), out)
         }
         CustodianCommand::Release { keys, permit, store, out } => release(ctx, keys, *permit, store, out),
+        CustodianCommand::NotDelivered { keys, permit } => {
+            let reply = act(ctx, keys, Action::NotDelivered(NotDelivered { permit: *permit }))?;
+            Ok(reply.with("permit", permit))
+        }
+        CustodianCommand::AnchorEmergency(args) => orders::anchor_emergency(ctx, args),
         CustodianCommand::ReportDelivery { keys, permit, released_height, manifest, records, package } => {
             let package = package_hash(&files::read(package)?);
             report(ctx, keys, *permit, released_height.map(Height), *manifest, *records, package)
@@ -231,6 +258,9 @@ fn check_permit(node: &mut Node, id: PermitId) -> Result<Checked, Failure> {
     fresh(node.parameters()?.value.heartbeat_ms, seen.time)?;
     if permit.delivered_height.is_some() {
         return Err(not_released("it was delivered on before"));
+    }
+    if permit.undelivered {
+        return Err(not_released("it was said before that nothing will be released on it"));
     }
     if seen.time >= permit.expires_at {
         return Err(not_released(format!("it expired at {}", words::show_time(permit.expires_at))));

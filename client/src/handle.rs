@@ -65,7 +65,7 @@ impl Question {
         qr::text("HQ", &self.bytes)
     }
 
-    /// Reads one and checks that an institution of the genesis file signed it.
+    /// Reads one and checks its signature; whose key that is, [`Question::asked_by`] says.
     pub fn parse(genesis: &Genesis, text: &str) -> Result<Question, Failure> {
         let bytes: [u8; QUESTION_BYTES] = qr::parse("HQ", text)?;
         let bad =
@@ -84,16 +84,27 @@ impl Question {
             expires_at: TimeMs(u64::from_le_bytes(bytes[89..97].try_into().expect("8 bytes"))),
             bytes,
         };
-        let asker = genesis.institutions().iter().find(|i| i.id == question.institution);
-        let key = PublicKey(hash_at(97));
+        let key = question.key();
         let signature = Signature(bytes[129..].try_into().expect("64 bytes"));
-        if !asker.is_some_and(|i| i.institution.keys.iter().any(|k| k.key == key)) {
-            return Err(bad("no institution of the genesis file has this key"));
-        }
         if !key.verify(&question_message(genesis, &bytes[..UNSIGNED_BYTES]).0, &signature) {
             return Err(bad("its signature does not hold"));
         }
         Ok(question)
+    }
+
+    fn key(&self) -> PublicKey {
+        PublicKey(Hash(self.bytes[97..129].try_into().expect("32 bytes")))
+    }
+
+    /// Refuses a question that was not signed by one of the institution's keys as they are now.
+    pub fn asked_by(&self, operators: &[PublicKey]) -> Result<(), Failure> {
+        match operators.contains(&self.key()) {
+            true => Ok(()),
+            false => Err(Failure::local(
+                "BadQuestion",
+                "the question is not to be answered: it is not signed by a key of who is said to ask",
+            )),
+        }
     }
 
     /// The person's answer, as text for a QR code.

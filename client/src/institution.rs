@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use assent_genesis::{Admission, Genesis, Operator, Profile, ValidatorPiece};
 use assent_proto::envelope::signing_message;
 use assent_proto::field::{List, Message};
-use assent_proto::state::{Object, Role};
+use assent_proto::state::{Account, Role};
 use assent_proto::transaction::*;
-use assent_proto::{CaseId, Envelope, GrantId, Hash, InstitutionId, ItemId, TimeMs, hash};
+use assent_proto::{
+    CaseId, DelegationId, Envelope, GrantId, Hash, InstitutionId, ItemId, PermitId, PublicKey, TimeMs, hash,
+};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -20,6 +22,8 @@ use crate::error::Failure;
 use crate::files;
 use crate::handle::Question;
 use crate::keyfile::{self, InstitutionSecrets};
+use crate::office::{self, JoinArgs, RequestFile, RotateArgs};
+use crate::orders::{self, OrderArgs};
 use crate::output::Reply;
 use crate::qr;
 use crate::wallet::{self, EnrolRequest};
@@ -54,6 +58,13 @@ pub enum InstitutionCommand {
         The validator pieces come from `assentd init` on the nodes."
     )]
     Admission(AdmissionArgs),
+    /// Sign the institution's public piece for a chain that runs: what is to be known of it, and its keys
+    #[command(
+        after_help = "Example:\n  assent institution join-piece --keyfile operator.age --genesis genesis.toml --role hospital \\\n      \
+        --not-before 2026-12-01 --not-after 2029-12-31 -o hospital-z.toml\n\
+        Who runs a validator proposes it: `assent govern propose institution`."
+    )]
+    JoinPiece(JoinArgs),
     /// Show the institution's public keys
     #[command(after_help = "Example:\n  assent institution show --keyfile operator.age")]
     Show(Keys),
@@ -68,6 +79,33 @@ pub enum InstitutionCommand {
         /// The wallet's request
         #[arg(long, value_name = "FILE")]
         request: PathBuf,
+    },
+    /// Say that a person who lost her key holds a new one, after her identity was checked (`assent wallet recover-request`)
+    #[command(
+        after_help = "Example:\n  assent institution recover --keyfile operator.age --request recover.json --genesis genesis.toml\n\
+        So many institutions as the parameters ask for must say so, the one that opened the account among them.\n\
+        The old key can veto for a time; then the account is frozen, and recovered across a counter alone."
+    )]
+    Recover(RequestFile),
+    /// Confirm that one person may grant for another, after the papers were checked (`assent wallet delegate-request`)
+    #[command(
+        after_help = "Example:\n  assent institution delegate --keyfile operator.age --request guardian.json --genesis genesis.toml"
+    )]
+    Delegate(RequestFile),
+    /// End a delegation by death or by a court's decision
+    #[command(
+        after_help = "Example:\n  assent institution end-delegation --keyfile operator.age --delegation DELEGATION --cause death"
+    )]
+    EndDelegation {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        keys: Keys,
+        /// Which
+        #[arg(long)]
+        delegation: DelegationId,
+        /// death, court
+        #[arg(long, value_parser = named::<DelegationEnd>)]
+        cause: DelegationEnd,
     },
     /// Ask a person for her handle with a custodian: text and QR code for her wallet
     #[command(
@@ -153,7 +191,9 @@ pub enum InstitutionCommand {
     /// Request access to records: a permit or a coded denial
     #[command(
         after_help = "Example:\n  assent institution request --keyfile operator.age --grant GRANT --offer offer.json \\\n      \
-        --purpose claims-payment --action read --case CASE\nExit 3 when denied."
+        --purpose claims-payment --action read --case CASE\n  \
+        assent institution request --keyfile operator.age --emergency unconscious --offer offer.json\n  \
+        assent institution request --keyfile operator.age --order ORDER --offer offer.json\nExit 3 when denied."
     )]
     Request(RequestArgs),
     /// Open a package and check each record against its anchored commitment
@@ -174,9 +214,11 @@ pub enum InstitutionCommand {
         #[arg(long, value_name = "FILE")]
         store: Option<PathBuf>,
     },
-    /// Attest that what was received under a revoked grant is erased
+    /// Attest that what was received under a revoked grant is erased, or that the law keeps it in storage
     #[command(
-        after_help = "Example:\n  assent institution attest-erasure --keyfile operator.age --grant GRANT --report erased.pdf"
+        after_help = "Examples:\n  assent institution attest-erasure --keyfile operator.age --grant GRANT --report erased.pdf\n  \
+        assent institution attest-erasure --keyfile operator.age --grant GRANT --report hold.pdf \\\n      \
+        --hold litigation --until 2027-12-31\nThe duty stays then, and is due at the end of the hold."
     )]
     AttestErasure {
         #[command(flatten)]
@@ -188,6 +230,97 @@ pub enum InstitutionCommand {
         /// The erasure report, of which the chain gets the hash
         #[arg(long, value_name = "FILE")]
         report: PathBuf,
+        /// It is kept in storage and used for nothing: statutory-retention, litigation, investigation
+        #[arg(long, value_name = "REASON", requires = "until", value_parser = named::<HoldReason>)]
+        hold: Option<HoldReason>,
+        /// Until when it is kept
+        #[arg(long, value_name = "TIME", requires = "hold", value_parser = words::time)]
+        until: Option<TimeMs>,
+    },
+    /// Draft a legal order: the court or regulator signs first, another institution second
+    #[command(
+        after_help = "Example:\n  assent institution order --keyfile court.age --basis court --document order.pdf \\\n      \
+        --beneficiary insurer --cosigner regulator --account ACCOUNT --category settlement \\\n      \
+        --not-after 2027-03-31 --expires-in 600 -o order.draft\n\
+        The draft goes to the other (`assent institution cosign`), then onto the chain (`assent institution submit`)\n\
+        before --expires-in has passed."
+    )]
+    Order(OrderArgs),
+    /// Sign second what another institution has drafted, after it was shown in words
+    #[command(
+        after_help = "Example:\n  assent institution cosign --keyfile regulator.age --draft order.draft --genesis genesis.toml -o order.signed"
+    )]
+    Cosign {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        keys: Keys,
+        /// The draft
+        #[arg(long, value_name = "FILE|TEXT")]
+        draft: String,
+        /// Where to write it with both signatures
+        #[arg(short, long, value_name = "FILE")]
+        out: PathBuf,
+        /// Sign without asking
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Submit what two institutions have signed; needs no key
+    #[command(
+        after_help = "Example:\n  assent institution submit --draft order.signed --genesis genesis.toml"
+    )]
+    Submit {
+        /// The draft, signed by both
+        #[arg(long, value_name = "FILE|TEXT")]
+        draft: String,
+    },
+    /// Review a use in an emergency, as the regulator
+    #[command(
+        after_help = "Example:\n  assent institution review-emergency --keyfile regulator.age --permit PERMIT --verdict justified"
+    )]
+    ReviewEmergency {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        keys: Keys,
+        /// The use
+        #[arg(long)]
+        permit: PermitId,
+        /// justified, good-faith, abuse
+        #[arg(long, value_parser = named::<Verdict>)]
+        verdict: Verdict,
+    },
+    /// Put on record that the person was told of a use in an emergency or by legal order
+    #[command(
+        after_help = "Example:\n  assent institution notify-person --keyfile operator.age --permit PERMIT --notice letter.pdf"
+    )]
+    NotifyPerson {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        keys: Keys,
+        /// The use
+        #[arg(long)]
+        permit: PermitId,
+        /// What she was told, of which the chain gets the hash
+        #[arg(long, value_name = "FILE")]
+        notice: PathBuf,
+    },
+    /// Replace the institution's operator key by a new one
+    #[command(
+        after_help = "Example:\n  assent institution rotate-operator --keyfile operator.age --not-after 2029-12-31 --genesis genesis.toml\n\
+        The new key is in the key file before it is sent, the old one until the chain has the new one. If it is\n\
+        interrupted, run it again: it goes on where it stopped."
+    )]
+    RotateOperator(RotateArgs),
+    /// Retire one of the institution's keys, signed by another
+    #[command(
+        after_help = "Example:\n  assent institution retire-operator --keyfile operator.age --key KEY --genesis genesis.toml"
+    )]
+    RetireOperator {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        keys: Keys,
+        /// The public key, 64 hexadecimal digits
+        #[arg(long, value_parser = public_key)]
+        key: PublicKey,
     },
     /// Record what was made of what
     #[command(
@@ -248,7 +381,7 @@ pub struct AdmissionArgs {
     /// Chinese name
     #[arg(long)]
     pub name_zh: String,
-    /// bureau, hospital, insurer, regulator, auditor, processor; may be repeated
+    /// bureau, hospital, insurer, regulator, auditor, processor, court; may be repeated
     #[arg(long = "role", required = true, value_parser = named::<Role>)]
     pub roles: Vec<Role>,
     /// The highest level that it may receive
@@ -257,6 +390,9 @@ pub struct AdmissionArgs {
     /// ISO 3166-1 numeric
     #[arg(long, default_value_t = 156)]
     pub jurisdiction: u32,
+    /// Until when it may act in emergencies; never if not given
+    #[arg(long, value_name = "TIME", value_parser = words::time)]
+    pub rostered_until: Option<TimeMs>,
     /// From when the operator key is valid
     #[arg(long, value_parser = words::time)]
     pub not_before: TimeMs,
@@ -319,12 +455,26 @@ pub fn run(ctx: &Context, command: &InstitutionCommand) -> Result<Reply, Failure
         InstitutionCommand::Open { keys, package, out, store } => {
             access::open(ctx, keys, package, out.as_deref(), store.as_deref())
         }
-        InstitutionCommand::AttestErasure { keys, grant, report } => {
-            let report = hash::DOCUMENT.hash(&[&files::read(report)?]);
-            let reply =
-                act(ctx, keys, Action::AttestErasure(AttestErasure { grant: *grant, report, hold: None }))?;
-            Ok(reply.with("grant", grant).with("report", report))
+        InstitutionCommand::AttestErasure { keys, grant, report, hold, until } => {
+            office::attest_erasure(ctx, keys, *grant, report, hold.zip(*until))
         }
+        InstitutionCommand::JoinPiece(args) => office::join_piece(ctx, args),
+        InstitutionCommand::Recover(args) => office::recover(ctx, args),
+        InstitutionCommand::Delegate(args) => office::delegate(ctx, args),
+        InstitutionCommand::EndDelegation { keys, delegation, cause } => {
+            office::end_delegation(ctx, keys, *delegation, *cause)
+        }
+        InstitutionCommand::Order(args) => orders::order(ctx, args),
+        InstitutionCommand::Cosign { keys, draft, out, yes } => orders::cosign(ctx, keys, draft, out, *yes),
+        InstitutionCommand::Submit { draft } => orders::submit(ctx, draft),
+        InstitutionCommand::ReviewEmergency { keys, permit, verdict } => {
+            office::review(ctx, keys, *permit, *verdict)
+        }
+        InstitutionCommand::NotifyPerson { keys, permit, notice } => {
+            office::notify(ctx, keys, *permit, notice)
+        }
+        InstitutionCommand::RotateOperator(args) => office::rotate(ctx, args),
+        InstitutionCommand::RetireOperator { keys, key } => office::retire(ctx, keys, key),
         InstitutionCommand::Activity(args) => activity::activity(ctx, args),
         InstitutionCommand::Review { keys, item, requester, purpose, until } => {
             let requester = institution_id(&ctx.genesis()?, requester)?;
@@ -332,6 +482,10 @@ pub fn run(ctx: &Context, command: &InstitutionCommand) -> Result<Reply, Failure
             act(ctx, keys, Action::ReviewOpening(review))
         }
     }
+}
+
+fn public_key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::from_hex(text).ok_or_else(|| "64 hexadecimal digits are expected".to_owned())
 }
 
 /// Signs, submits, waits, reports.
@@ -359,7 +513,7 @@ fn admission(ctx: &Context, args: &AdmissionArgs) -> Result<Reply, Failure> {
     let bad = |e: assent_genesis::GenesisError| Failure::local("BadAdmission", e.to_string());
     let secrets = ctx.institution(&args.keys.keyfile)?;
     let profile = Profile {
-        rostered_until: None,
+        rostered_until: args.rostered_until,
         slug: secrets.slug.clone(),
         name_en: args.name_en.clone(),
         name_zh: args.name_zh.clone(),
@@ -430,11 +584,14 @@ fn ask_handle(ctx: &Context, keys: &Keys, custodian: &str, purpose: Purpose) -> 
 fn check_handle(ctx: &Context, question: &str, answer: &str) -> Result<Reply, Failure> {
     let (genesis, mut node) = ctx.connect()?;
     let question = Question::parse(&genesis, &text_or_file(question)?)?;
+    question.asked_by(&wallet::operators(&mut node, &question.institution)?)?;
     let answer = text_or_file(answer)?;
     let claimed = Question::claimed(&answer)?;
-    let Some(Object::Account(account)) = node.object(claimed.into())?.object else {
+    let Some((account, time)) = node.account(claimed)? else {
         return Err(Failure::Proof(format!("there is no account {claimed} on the chain")));
     };
+    // A recovery replaces the key by time alone.
+    let account = Account { key: account.key_at(time), ..account };
     let id = question.check(&genesis, &answer, &account)?;
     let custodian = words::slug(&genesis, &account.custodian);
     let text = format!("account {id} with {custodian}: signed by the account's key on the chain");

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use age::secrecy::{ExposeSecret, SecretString};
-use assent_proto::{InstitutionId, SecretKey};
+use assent_proto::{InstitutionId, PublicKey, SecretKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +83,41 @@ pub struct InstitutionSecrets {
     operator: String,
     /// The age identity, `AGE-SECRET-KEY-1…`.
     age_identity: String,
+    /// Seed of the operator key that is to come, from before the chain hears of it until it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Which of two keys the chain has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The one that was there before.
+    Old,
+    /// The one that was to come: it is the key now.
+    New,
+}
+
+/// The key that is to come: the one that waits already, or a fresh one. Save the file before anybody sees it.
+pub(crate) fn prepare(next: &mut Option<String>) -> Result<SecretKey, Failure> {
+    secret_key(next.get_or_insert_with(|| hex::encode(files::random_32())))
+}
+
+/// Takes the key that was to come over once the chain has it; until then both stay.
+pub(crate) fn settle(
+    key: &mut String,
+    next: &mut Option<String>,
+    on_chain: &[PublicKey],
+) -> Result<Settled, Failure> {
+    let has = |seed: &str| Ok::<_, Failure>(on_chain.contains(&secret_key(seed)?.public()));
+    if let Some(new) = next.as_deref().map(|n| Ok::<_, Failure>(has(n)?.then(|| n.to_owned()))).transpose()?.flatten()
+    {
+        (*key, *next) = (new, None);
+        return Ok(Settled::New);
+    }
+    match has(key)? {
+        true => Ok(Settled::Old),
+        false => Err(Failure::local("KeyReplaced", "the chain has another key: this one was replaced from elsewhere")),
+    }
 }
 
 impl Secrets for InstitutionSecrets {
@@ -96,6 +131,7 @@ impl InstitutionSecrets {
         InstitutionSecrets {
             slug: slug.to_owned(),
             operator: hex::encode(files::random_32()),
+            next: None,
             age_identity: identity.to_string().expose_secret().to_owned(),
         }
     }
@@ -105,6 +141,7 @@ impl InstitutionSecrets {
         let secrets = InstitutionSecrets {
             slug: slug.to_owned(),
             operator: hex::encode(operator.to_bytes()),
+            next: None,
             age_identity: crate::package::identity_text(encryption),
         };
         secrets.identity()?;
@@ -114,6 +151,16 @@ impl InstitutionSecrets {
     /// The operator key.
     pub fn operator(&self) -> Result<SecretKey, Failure> {
         secret_key(&self.operator)
+    }
+
+    /// The operator key that is to come; save the file before anybody sees it.
+    pub fn prepare(&mut self) -> Result<SecretKey, Failure> {
+        prepare(&mut self.next)
+    }
+
+    /// Takes it over once it is among the keys that the chain has.
+    pub fn settle(&mut self, on_chain: &[PublicKey]) -> Result<Settled, Failure> {
+        settle(&mut self.operator, &mut self.next, on_chain)
     }
 
     /// What opens packages sent to the institution.
@@ -181,6 +228,37 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let open_to_all = open::<InstitutionSecrets>(&path, &passphrase("x")).err().unwrap();
         assert_eq!(open_to_all.name(), "FileNotPrivate");
+    }
+
+    #[test]
+    fn r18_a_rotation_that_stops_anywhere_loses_no_key_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("operator.age");
+        let right = passphrase("x");
+        let mut secrets = InstitutionSecrets::generate("bureau");
+        let old = secrets.operator().unwrap().public();
+        create(&path, &secrets, &right).unwrap();
+        let new = secrets.prepare().unwrap().public();
+        replace(&path, &secrets, &right).unwrap();
+
+        // It stopped before the chain heard of it, or the chain said no: the old key signs, the new one waits.
+        let mut before: InstitutionSecrets = open(&path, &right).unwrap();
+        assert_eq!(before.settle(&[old]).unwrap(), Settled::Old);
+        assert_eq!(before.operator().unwrap().public(), old);
+        assert_eq!(before.prepare().unwrap().public(), new, "the same again, not a third");
+
+        // It stopped after: the new key is found on the chain, whether the old one stayed there or not.
+        for on_chain in [&[new][..], &[old, new]] {
+            let mut after: InstitutionSecrets = open(&path, &right).unwrap();
+            assert_eq!(after.settle(on_chain).unwrap(), Settled::New);
+            assert_eq!(after.operator().unwrap().public(), new);
+            assert_ne!(after.prepare().unwrap().public(), new, "the next rotation draws a fresh one");
+        }
+        let other = SecretKey::from_bytes(&[1; 32]).public();
+        let mut foreign: InstitutionSecrets = open(&path, &right).unwrap();
+        assert_eq!(foreign.settle(&[other]).unwrap_err().name(), "KeyReplaced");
+        assert_eq!(foreign.operator().unwrap().public(), old);
+        assert_eq!(foreign.prepare().unwrap().public(), new);
     }
 
     #[test]

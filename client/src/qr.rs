@@ -17,14 +17,21 @@ pub fn text(kind: &str, bytes: &[u8]) -> String {
 
 /// Reads what [`text`] wrote, and nothing of another kind or length.
 pub fn parse<const N: usize>(kind: &str, text: &str) -> Result<[u8; N], Failure> {
+    parse_any(kind, text)?.try_into().map_err(|_| {
+        let what = "it is cut short or too long";
+        Failure::local("BadText", format!("this is not an ASSENT:{kind} text: {what}"))
+    })
+}
+
+/// Reads what [`text`] wrote, of any length that a QR code holds.
+pub fn parse_any(kind: &str, text: &str) -> Result<Vec<u8>, Failure> {
     let wrong = |what: &str| Failure::local("BadText", format!("this is not an ASSENT:{kind} text: {what}"));
     let text = text.trim();
     if text.len() > TEXT_CHARS_MAX {
         return Err(wrong("it is too long"));
     }
     let body = text.strip_prefix(&format!("ASSENT:{kind}:")).ok_or_else(|| wrong("it begins differently"))?;
-    let bytes = unbase32(body).ok_or_else(|| wrong("it has a wrong character or ending"))?;
-    bytes.try_into().map_err(|_| wrong("it is cut short or too long"))
+    unbase32(body).ok_or_else(|| wrong("it has a wrong character or ending"))
 }
 
 /// The text as a QR code of block characters, for a terminal.

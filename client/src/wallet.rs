@@ -10,9 +10,9 @@ use assent_proto::envelope::SignatureEntry;
 use assent_proto::event::{Event, EventKind};
 use assent_proto::field::{Element, Message};
 use assent_proto::keys::Algorithm;
-use assent_proto::state::Object;
+use assent_proto::state::{Account, Object};
 use assent_proto::transaction::*;
-use assent_proto::{AccountId, BodyId, GrantId, InstitutionId, SecretKey};
+use assent_proto::{AccountId, BodyId, DelegationId, GrantId, InstitutionId, PublicKey, SecretKey, TimeMs};
 use clap::{Args, Subcommand};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -22,8 +22,9 @@ use crate::context::{Context, Done, confirm, institution_id, text_or_file};
 use crate::error::Failure;
 use crate::files;
 use crate::handle::Question;
-use crate::keyfile::{self, Secrets, secret_key};
+use crate::keyfile::{self, Secrets, Settled, secret_key};
 use crate::output::Reply;
+use crate::persons::{self, AccountArgs, DelegateArgs, RecoverArgs};
 use crate::request::AuthorizationRequest;
 use crate::rpc::{Node, denial_name};
 use crate::store::Offer;
@@ -88,7 +89,9 @@ pub enum WalletCommand {
     },
     /// Show in plain words what an institution asks, and authorize it
     #[command(
-        after_help = "Example:\n  assent wallet grant --wallet lin.wallet --request ask.json --genesis genesis.toml"
+        after_help = "Examples:\n  assent wallet grant --wallet lin.wallet --request ask.json --genesis genesis.toml\n  \
+        assent wallet grant --wallet mother.wallet --for DELEGATION --request ask.json --genesis genesis.toml\n\
+        The second signs for another, whose account the request names."
     )]
     Grant {
         #[command(flatten)]
@@ -97,6 +100,9 @@ pub enum WalletCommand {
         /// The institution's request
         #[arg(long, value_name = "FILE")]
         request: PathBuf,
+        /// Sign for the person whose data is asked for, by this delegation
+        #[arg(long = "for", value_name = "DELEGATION")]
+        delegation: Option<DelegationId>,
         /// Sign without asking
         #[arg(long)]
         yes: bool,
@@ -117,6 +123,71 @@ pub enum WalletCommand {
         /// The account's custodian, where the grant is not on the chain yet
         #[arg(long)]
         custodian: Option<String>,
+    },
+    /// Replace an account's key by a new one
+    #[command(
+        after_help = "Example:\n  assent wallet rotate --wallet lin.wallet --custodian hospital-a --genesis genesis.toml\n\
+        The new key is in the wallet before it is sent, the old one until the chain has the new one. If it is\n\
+        interrupted, run it again: it goes on where it stopped."
+    )]
+    Rotate(AccountArgs),
+    /// Make a key for an account whose key was lost, and ask an institution to say so
+    #[command(after_help = "Example:\n  assent wallet new --wallet new.wallet\n  \
+        assent wallet recover-request --wallet new.wallet --account ACCOUNT --institution bureau \\\n      \
+        --genesis genesis.toml -o recover.json\n\
+        The file, or the QR code, goes to the counter, which runs `assent institution recover`. Run it again for\n\
+        each further institution that must say so: the key stays the same. The old key can veto for a time.")]
+    RecoverRequest(RecoverArgs),
+    /// Stop a recovery that you did not ask for; freezes the account until you were seen in person
+    #[command(
+        after_help = "Example:\n  assent wallet veto --wallet lin.wallet --custodian hospital-a --genesis genesis.toml"
+    )]
+    Veto {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        account: AccountArgs,
+        /// Sign without asking
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Ask an institution to confirm that one account may grant for another
+    #[command(
+        after_help = "Examples:\n  assent wallet delegate-request --wallet mother.wallet --as guardian --with CHILD_ACCOUNT \\\n      \
+        --purpose treatment --until 2031-04-01 --document birth.pdf --institution bureau -o guardian.json\n  \
+        assent wallet delegate-request --wallet grandfather.wallet --as proxy --with DAUGHTER_ACCOUNT \\\n      \
+        --purpose claims-payment --until 2027-01-01 --document power.pdf --institution bureau -o proxy.json\n\
+        A guardian asks herself; a proxy is asked for by the one who is to be represented. The file goes to the\n\
+        counter, which runs `assent institution delegate`."
+    )]
+    DelegateRequest(DelegateArgs),
+    /// List who may grant for whom
+    #[command(
+        after_help = "Example:\n  assent wallet delegations --wallet lin.wallet --genesis genesis.toml"
+    )]
+    Delegations(WalletFile),
+    /// End a delegation, as the one or the other
+    #[command(
+        after_help = "Example:\n  assent wallet end-delegation --wallet lin.wallet --delegation DELEGATION --genesis genesis.toml"
+    )]
+    EndDelegation {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        wallet: WalletFile,
+        /// Which
+        #[arg(long)]
+        delegation: DelegationId,
+    },
+    /// Let a grant hold that a delegate signed whose delegation has ended
+    #[command(
+        after_help = "Example:\n  assent wallet ratify --wallet lin.wallet --grant GRANT --genesis genesis.toml"
+    )]
+    Ratify {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        wallet: WalletFile,
+        /// The grant's id
+        #[arg(long)]
+        grant: GrantId,
     },
     /// List who used which data when, with the proof that the list is complete
     #[command(
@@ -171,6 +242,9 @@ struct WalletAccount {
     account: AccountId,
     /// Seed of its key, 64 hexadecimal digits.
     key: String,
+    /// Seed of the key that is to come, from before the chain hears of it until it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 impl Secrets for WalletSecrets {
@@ -215,14 +289,14 @@ impl EnrolRequest {
 }
 
 /// An open wallet.
-struct Wallet {
+pub(crate) struct Wallet {
     path: PathBuf,
     passphrase: SecretString,
     secrets: WalletSecrets,
 }
 
 impl Wallet {
-    fn open(ctx: &Context, file: &WalletFile) -> Result<Wallet, Failure> {
+    pub(crate) fn open(ctx: &Context, file: &WalletFile) -> Result<Wallet, Failure> {
         let passphrase = ctx.passphrase()?;
         let secrets = keyfile::open(&file.wallet, &passphrase)?;
         Ok(Wallet { path: file.wallet.clone(), passphrase, secrets })
@@ -242,6 +316,65 @@ impl Wallet {
         let found = self.secrets.accounts.iter().find(|a| a.account == *id);
         found.ok_or_else(|| Failure::local("NoSuchAccount", format!("the wallet has no account {id}")))
     }
+
+    fn account_mut(&mut self, id: &AccountId) -> Result<&mut WalletAccount, Failure> {
+        let found = self.secrets.accounts.iter_mut().find(|a| a.account == *id);
+        found.ok_or_else(|| Failure::local("NoSuchAccount", format!("the wallet has no account {id}")))
+    }
+
+    /// Its accounts.
+    pub(crate) fn accounts(&self) -> Vec<AccountId> {
+        self.secrets.accounts.iter().map(|a| a.account).collect()
+    }
+
+    /// The newest account with the custodian that is named; without a name, the only account.
+    pub(crate) fn chosen(&self, genesis: &Genesis, custodian: Option<&str>) -> Result<AccountId, Failure> {
+        match (custodian, &self.secrets.accounts[..]) {
+            (Some(name), _) => Ok(self.with(&institution_id(genesis, name)?)?.account),
+            (None, [one]) => Ok(one.account),
+            (None, all) => {
+                let message = format!("the wallet has {} accounts; name one with --custodian", all.len());
+                Err(Failure::local("Usage", message))
+            }
+        }
+    }
+
+    /// The key that signs for an account.
+    pub(crate) fn key(&self, id: &AccountId) -> Result<SecretKey, Failure> {
+        secret_key(&self.account(id)?.key)
+    }
+
+    /// The key that is to come for an account: it is in the file before this returns.
+    pub(crate) fn prepare(&mut self, id: &AccountId) -> Result<SecretKey, Failure> {
+        let key = keyfile::prepare(&mut self.account_mut(id)?.next)?;
+        self.save()?;
+        Ok(key)
+    }
+
+    /// Takes the key that was to come over once it is the one that the chain has.
+    pub(crate) fn settle(&mut self, id: &AccountId, on_chain: &PublicKey) -> Result<Settled, Failure> {
+        let account = self.account_mut(id)?;
+        let settled = keyfile::settle(&mut account.key, &mut account.next, &[*on_chain])?;
+        if settled == Settled::New {
+            self.save()?;
+        }
+        Ok(settled)
+    }
+
+    /// The key to which an account is to be recovered: the wallet's own for it, or a fresh one that is in the file
+    /// before this returns.
+    pub(crate) fn recovering(
+        &mut self,
+        id: &AccountId,
+        custodian: InstitutionId,
+    ) -> Result<SecretKey, Failure> {
+        if self.account(id).is_err() {
+            let key = hex::encode(files::random_32());
+            self.secrets.accounts.push(WalletAccount { custodian, account: *id, key, next: None });
+            self.save()?;
+        }
+        self.key(id)
+    }
 }
 
 /// Runs one.
@@ -255,7 +388,18 @@ pub fn run(ctx: &Context, command: &WalletCommand) -> Result<Reply, Failure> {
         }
         WalletCommand::HandleAnswer { wallet, question, yes } => handle_answer(ctx, wallet, question, *yes),
         WalletCommand::Review { request } => review(ctx, request),
-        WalletCommand::Grant { wallet, request, yes } => grant(ctx, wallet, request, *yes),
+        WalletCommand::Grant { wallet, request, delegation, yes } => {
+            grant(ctx, wallet, request, *delegation, *yes)
+        }
+        WalletCommand::Rotate(args) => persons::rotate(ctx, args),
+        WalletCommand::RecoverRequest(args) => persons::recover_request(ctx, args),
+        WalletCommand::Veto { account, yes } => persons::veto(ctx, account, *yes),
+        WalletCommand::DelegateRequest(args) => persons::delegate_request(ctx, args),
+        WalletCommand::Delegations(file) => persons::delegations(ctx, file),
+        WalletCommand::EndDelegation { wallet, delegation } => {
+            persons::end_delegation(ctx, wallet, *delegation)
+        }
+        WalletCommand::Ratify { wallet, grant } => persons::ratify(ctx, wallet, *grant),
         WalletCommand::Revoke { wallet, grant, custodian } => {
             revoke(ctx, wallet, *grant, custodian.as_deref())
         }
@@ -287,24 +431,37 @@ fn accounts(ctx: &Context, file: &WalletFile) -> Result<Reply, Failure> {
     let (mut list, mut text) = (Vec::new(), String::new());
     for a in &wallet.secrets.accounts {
         let key = secret_key(&a.key)?.public();
-        let enrolled = match &mut chain {
-            Some((_, node)) => Some(
-                matches!(node.object(a.account.into())?.object, Some(Object::Account(c)) if c.key == key),
-            ),
+        let on_chain = match &mut chain {
+            Some((_, node)) => Some(node.account(a.account)?),
             None => None,
         };
+        let standing = on_chain.map(|c| standing(c.as_ref(), &key));
+        let enrolled = standing.map(|s| s != "not-enrolled" && s != "key-replaced");
         let custodian = chain
             .as_ref()
             .map(|(g, _)| words::slug(g, &a.custodian))
             .unwrap_or_else(|| a.custodian.to_string());
-        text += &format!(
-            "{custodian}  {}  {}\n",
-            a.account,
-            enrolled.map_or("", |e| if e { "enrolled" } else { "not enrolled" })
-        );
-        list.push(json!({ "custodian": custodian, "custodian_id": a.custodian, "account": a.account, "key": key, "enrolled": enrolled }));
+        text += &format!("{custodian}  {}  {}\n", a.account, standing.unwrap_or_default());
+        list.push(json!({ "custodian": custodian, "custodian_id": a.custodian, "account": a.account, "key": key, "enrolled": enrolled, "standing": standing }));
     }
     Ok(Reply::new(json!({ "accounts": list }), text))
+}
+
+/// How an account stands on the chain, for the holder of a key.
+fn standing(account: Option<&(Account, TimeMs)>, key: &PublicKey) -> &'static str {
+    match account {
+        None => "not-enrolled",
+        Some((a, _)) if a.frozen => "frozen",
+        Some((a, time)) if a.key_at(*time) != *key => match &a.recovery {
+            Some(r) if r.key == *key => "being-recovered-by-this-wallet",
+            _ => "key-replaced",
+        },
+        // Its key counts already; nobody has written it down yet.
+        Some((a, time)) if a.recovery.as_ref().is_some_and(|r| r.ready_at.is_none_or(|at| at > *time)) => {
+            "being-recovered-by-another"
+        }
+        Some(_) => "enrolled",
+    }
 }
 
 /// The wallet builds and signs the whole body, so that the account's id is known to both sides at once and
@@ -331,7 +488,7 @@ fn enrol_request(
     let body = ctx.body(&genesis, Author::Institution(enroller), action);
     let bytes = body.encode();
     let account = AccountId(body_id(&genesis.hash(), &bytes).0);
-    wallet.secrets.accounts.push(WalletAccount { custodian, account, key: hex::encode(seed) });
+    wallet.secrets.accounts.push(WalletAccount { custodian, account, key: hex::encode(seed), next: None });
     wallet.save()?;
 
     let request = EnrolRequest::new(&body, &SignatureEntry::sign(&genesis.hash(), &key, &bytes));
@@ -348,8 +505,9 @@ fn enrol_request(
 }
 
 fn handle_answer(ctx: &Context, file: &WalletFile, question: &str, yes: bool) -> Result<Reply, Failure> {
-    let genesis = ctx.genesis()?;
+    let (genesis, mut node) = ctx.connect()?;
     let question = Question::parse(&genesis, &text_or_file(question)?)?;
+    question.asked_by(&operators(&mut node, &question.institution)?)?;
     if question.expires_at < words::now() {
         return Err(Failure::local("BadQuestion", "the question has expired; ask for a new one"));
     }
@@ -374,31 +532,63 @@ fn handle_answer(ctx: &Context, file: &WalletFile, question: &str, yes: bool) ->
 fn review(ctx: &Context, path: &Path) -> Result<Reply, Failure> {
     let (genesis, mut node) = ctx.connect()?;
     let request: AuthorizationRequest = files::read_json(path)?;
-    let (terms, notice) = shown(ctx, &genesis, &mut node, &request)?;
+    let terms = checked(&genesis, &mut node, &request)?;
+    let (terms, notice) = shown(ctx, &genesis, &mut node, &request, terms)?;
     let json = json!({ "notice": notice, "notice_hash": words::notice_hash(&notice), "terms": terms, "account": request.account });
     Ok(Reply::new(json, notice))
 }
 
+/// What the institution asks, once it is certain that it does: by a key that the chain has of it now.
+fn checked(genesis: &Genesis, node: &mut Node, request: &AuthorizationRequest) -> Result<Grant, Failure> {
+    request.check(genesis, |id| operators(node, id))
+}
+
+/// The keys by which an institution may sign now.
+pub(crate) fn operators(node: &mut Node, id: &InstitutionId) -> Result<Vec<PublicKey>, Failure> {
+    let seen = node.object((*id).into())?;
+    let Some(Object::Institution(i)) = seen.object else { return Ok(Vec::new()) };
+    let valid = i.keys.iter().filter(|k| (k.not_before..=k.not_after).contains(&seen.time));
+    Ok(valid.map(|k| k.key).collect())
+}
+
 /// The terms as they would be signed, and the notice: both made from the request, the chain and the genesis
-/// file, after the institution's signature was checked.
+/// file.
 fn shown(
     ctx: &Context,
     genesis: &Genesis,
     node: &mut Node,
     request: &AuthorizationRequest,
+    terms: Grant,
 ) -> Result<(Grant, String), Failure> {
-    let terms = request.check(genesis)?;
     let items = request::items(node, &terms)?;
     let notice = words::notice(genesis, &request.account, &terms, &items, ctx.lang);
     Ok((words::with_notice(&terms, &notice, ctx.lang), notice))
 }
 
-fn grant(ctx: &Context, file: &WalletFile, path: &Path, yes: bool) -> Result<Reply, Failure> {
+fn grant(
+    ctx: &Context,
+    file: &WalletFile,
+    path: &Path,
+    delegation: Option<DelegationId>,
+    yes: bool,
+) -> Result<Reply, Failure> {
     let (genesis, mut node) = ctx.connect()?;
     let request: AuthorizationRequest = files::read_json(path)?;
     let wallet = Wallet::open(ctx, file)?;
-    let account = wallet.account(&request.account)?;
-    let (terms, notice) = shown(ctx, &genesis, &mut node, &request)?;
+    let terms = checked(&genesis, &mut node, &request)?;
+    let (account, terms) = match delegation {
+        None => (wallet.account(&request.account)?, terms),
+        Some(id) => {
+            let found = persons::delegation(&mut node, id)?;
+            if found.ward != request.account {
+                let message = "the request is for another's data than the delegation";
+                return Err(Failure::local("NotTheDelegate", message));
+            }
+            let terms = Grant { capacity: found.capacity, delegation: Some(id), ..terms };
+            (wallet.account(&found.delegate)?, terms)
+        }
+    };
+    let (terms, notice) = shown(ctx, &genesis, &mut node, &request, terms)?;
     if !yes {
         eprintln!("{notice}\n");
         if !confirm(ctx.lang.pick("Do you authorize this?", "您是否授权？"))? {
@@ -419,7 +609,7 @@ fn revoke(
     let (genesis, mut node) = ctx.connect()?;
     let wallet = Wallet::open(ctx, file)?;
     let account = match (node.object(grant.into())?.object, custodian) {
-        (Some(Object::Grant(g)), _) => wallet.account(&g.account)?,
+        (Some(Object::Grant(g)), _) => wallet.account(&g.account).or_else(|_| wallet.account(&g.signer))?,
         (_, Some(custodian)) => wallet.with(&institution_id(&genesis, custodian)?)?,
         (_, None) => {
             let message =
@@ -512,6 +702,7 @@ fn grants(ctx: &Context, file: &WalletFile) -> Result<Reply, Failure> {
             );
             list.push(json!({
                 "grant": grant, "account": a.account, "grantee": grantee, "purpose": g.terms.purpose, "mode": g.terms.mode,
+                "signer": g.signer, "capacity": g.terms.capacity, "ratified": g.ratified,
                 "used": g.used, "delivered": g.delivered, "revoked_height": revoked, "erased_height": g.erased_height,
             }));
         }
@@ -544,4 +735,105 @@ fn records(ctx: &Context, file: &WalletFile, offers: &[PathBuf]) -> Result<Reply
 pub fn account_of(genesis: &Genesis, body: &Body) -> AccountId {
     let id: BodyId = body_id(&genesis.hash(), &body.encode());
     AccountId(id.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assent_proto::field::List;
+    use assent_proto::state::Recovery;
+    use assent_proto::{Hash, Height};
+
+    fn wallet(dir: &Path) -> Wallet {
+        let path = dir.join("lin.wallet");
+        let passphrase = SecretString::from("x".to_owned());
+        keyfile::create(&path, &WalletSecrets::default(), &passphrase).unwrap();
+        Wallet { path, passphrase, secrets: WalletSecrets::default() }
+    }
+
+    /// As the next run of the program finds it.
+    fn again(wallet: &Wallet) -> Wallet {
+        let secrets = keyfile::open(&wallet.path, &wallet.passphrase).unwrap();
+        Wallet { path: wallet.path.clone(), passphrase: wallet.passphrase.clone(), secrets }
+    }
+
+    fn custodian() -> InstitutionId {
+        assent_genesis::institution_id("hospital-a")
+    }
+
+    #[test]
+    fn r16_a_rotation_that_stops_anywhere_loses_no_key_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wallet = wallet(dir.path());
+        let id = AccountId(Hash([1; 32]));
+        let old = wallet.recovering(&id, custodian()).unwrap().public();
+        let new = wallet.prepare(&id).unwrap().public();
+
+        let mut before = again(&wallet);
+        assert_eq!(before.settle(&id, &old).unwrap(), Settled::Old);
+        assert_eq!(
+            before.key(&id).unwrap().public(),
+            old,
+            "the old key signs until the chain has the new one"
+        );
+        assert_eq!(before.prepare(&id).unwrap().public(), new, "the same again, not a third");
+
+        let mut foreign = again(&wallet);
+        let other = SecretKey::from_bytes(&[9; 32]).public();
+        assert_eq!(foreign.settle(&id, &other).unwrap_err().name(), "KeyReplaced");
+
+        let mut after = again(&wallet);
+        assert_eq!(after.settle(&id, &new).unwrap(), Settled::New);
+        let done = again(&after);
+        assert_eq!(done.key(&id).unwrap().public(), new);
+        assert!(done.secrets.accounts[0].next.is_none());
+    }
+
+    #[test]
+    fn r16_a_recovery_keeps_its_key_from_one_institution_to_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wallet = wallet(dir.path());
+        let id = AccountId(Hash([1; 32]));
+        let key = wallet.recovering(&id, custodian()).unwrap().public();
+        assert_eq!(again(&wallet).recovering(&id, custodian()).unwrap().public(), key);
+        assert_eq!(again(&wallet).accounts(), [id]);
+    }
+
+    #[test]
+    fn r16_a_wallet_tells_how_its_accounts_stand() {
+        let (own, other) =
+            (SecretKey::from_bytes(&[1; 32]).public(), SecretKey::from_bytes(&[2; 32]).public());
+        let plain = Account {
+            enroller: assent_genesis::institution_id("bureau"),
+            custodian: custodian(),
+            algorithm: Algorithm::Ed25519,
+            key: own,
+            enrolled_height: Height(1),
+            early: List::empty(),
+            recovery: None,
+            frozen: false,
+            guardianship: None,
+        };
+        let to = |key, ready_at: Option<u64>| Account {
+            recovery: Some(Recovery {
+                algorithm: Algorithm::Ed25519,
+                key,
+                in_person: false,
+                approvals: List::empty(),
+                until: TimeMs(9),
+                ready_at: ready_at.map(TimeMs),
+            }),
+            ..plain.clone()
+        };
+        let told = |account: Account, key: &_| standing(Some(&(account, TimeMs(5))), key);
+        assert_eq!(standing(None, &own), "not-enrolled");
+        assert_eq!(told(plain.clone(), &own), "enrolled");
+        assert_eq!(told(plain.clone(), &other), "key-replaced");
+        assert_eq!(told(Account { frozen: true, ..plain.clone() }, &own), "frozen");
+        assert_eq!(told(to(other, None), &own), "being-recovered-by-another");
+        assert_eq!(told(to(other, Some(6)), &own), "being-recovered-by-another");
+        assert_eq!(told(to(other, Some(6)), &other), "being-recovered-by-this-wallet");
+        assert_eq!(told(to(other, Some(5)), &other), "enrolled", "time alone has done it");
+        assert_eq!(told(to(other, Some(5)), &own), "key-replaced");
+    }
 }

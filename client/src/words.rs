@@ -71,6 +71,16 @@ pub fn time(text: &str) -> Result<TimeMs, String> {
     u64::try_from(stamp.as_millisecond()).map(TimeMs).map_err(|_| format!("{text}: before 1970"))
 }
 
+/// Reads the first day of a quarter, `2030-04-01`: its first moment, UTC.
+pub fn quarter(text: &str) -> Result<TimeMs, String> {
+    let day = day(text)?;
+    let first = ["01-01", "04-01", "07-01", "10-01"].iter().any(|end| show_day(day).ends_with(end));
+    match first {
+        true => Ok(TimeMs(u64::from(day.0) * 24 * 60 * 60 * 1000)),
+        false => Err(format!("{text}: the first day of a quarter is expected, such as 2030-04-01")),
+    }
+}
+
 /// Reads 64 hexadecimal digits.
 pub fn hash(text: &str) -> Result<Hash, String> {
     Hash::from_hex(text).ok_or_else(|| "64 hexadecimal digits are expected".to_owned())
@@ -198,6 +208,9 @@ pub fn notice(
     let comma = lang.pick(", ", "、");
     line("Who may use it", "使用方", institution(genesis, &terms.grantee, lang));
     line("Whose data", "数据主体账户", account.to_string());
+    if terms.capacity != Capacity::Own {
+        line("You sign for this person as", "您代为签署，身份", capacity(terms.capacity, lang).to_owned());
+    }
     line("What", "数据内容", contents(genesis, terms, items, lang));
     line(
         "From the period",
@@ -270,6 +283,15 @@ fn contents(genesis: &Genesis, terms: &Grant, items: &[NamedItem], lang: Lang) -
         Lang::Zh => format!("全部{}", category(*c, lang)),
     });
     named.chain(kinds).collect::<Vec<_>>().join(lang.pick("; ", "；"))
+}
+
+/// In which capacity somebody signs, for people.
+pub fn capacity(c: Capacity, lang: Lang) -> &'static str {
+    match c {
+        Capacity::Own => lang.pick("for oneself", "本人"),
+        Capacity::Guardian => lang.pick("guardian", "监护人"),
+        Capacity::Proxy => lang.pick("proxy", "受托代理人"),
+    }
 }
 
 /// Whether an institution may act, for people.
@@ -542,6 +564,10 @@ mod tests {
         assert_eq!(show_day(day("2026-11-22").unwrap()), "2026-11-22");
         assert_eq!(time("1970-01-01"), Ok(TimeMs(86_399_999)));
         assert_eq!(show_time(TimeMs(1_500)), "1970-01-01T00:00:01Z");
+        assert_eq!(quarter("1970-04-01"), Ok(TimeMs(90 * 86_400_000)));
+        for bad in ["1970-04-02", "1970-05-01", "1970-12-31", "soon"] {
+            assert!(quarter(bad).is_err(), "{bad}");
+        }
         for bad in ["", "2026-13-01", "1969-12-31", "tomorrow"] {
             assert!(day(bad).is_err() && time(bad).is_err(), "{bad}");
         }

@@ -181,7 +181,7 @@ fn explained(site: &Site, path: &[&str], group_has_examples: bool) -> usize {
 #[test]
 fn every_command_explains_itself() {
     let site = Site::new();
-    assert!(explained(&site, &[], false) > 40);
+    assert!(explained(&site, &[], false) > 60);
     let long = site.command("--help").output().unwrap();
     assert!(String::from_utf8(long.stdout).unwrap().contains("Exit codes:"));
 }
@@ -230,4 +230,126 @@ fn a_real_network_is_founded_from_pieces_and_no_secret_leaves_its_institution() 
     let altered = fs::read_to_string(site.path("insurer.toml")).unwrap().replace("insurer", "hospital-a");
     fs::write(site.path("altered.toml"), altered).unwrap();
     assert_eq!(found("bureau.toml altered.toml", "d.toml").1["code_name"], "BadGenesis");
+}
+
+/// A devnet of four, beside the site's own.
+fn four(site: &Site) -> &'static str {
+    let (code, out) = site.run("genesis devnet --out four --nodes 4 --institutions 4 --passphrase-file pass");
+    assert_eq!(code, 0, "{out}");
+    "--genesis four/genesis.toml --passphrase-file pass"
+}
+
+#[test]
+fn r41_an_order_is_signed_by_both_on_their_own_machines() {
+    let site = Site::new();
+    let with = four(&site);
+    fs::write(site.path("order.pdf"), "the order").unwrap();
+    let order = |cover: &str, out: &str| {
+        site.run(&format!(
+            "institution order --keyfile four/bureau/operator.age --basis court --document order.pdf \
+             --beneficiary insurer --cosigner hospital-a {cover} --not-after 2099-03-31 -o {out} {with}"
+        ))
+    };
+    let (code, drafted) = order("--category settlement", "order.draft");
+    assert_eq!(code, 0, "{drafted}");
+    assert!(drafted["terms"].to_string().contains("insurance settlements"), "{drafted}");
+    assert_eq!(mode(&site.path("order.draft")), 0o600);
+    assert_eq!(order("--category settlement", "order.draft").1["code_name"], "FileExists");
+
+    let cosign = |who: &str, draft: &str, more: &str| {
+        site.run(&format!(
+            "institution cosign --keyfile four/{who}/operator.age --draft {draft} -o order.signed {with}{more}"
+        ))
+    };
+    assert_eq!(cosign("insurer", "order.draft", " --yes").1["code_name"], "BadRequest", "another is named");
+    assert_eq!(cosign("hospital-a", "order.draft", "").1["code_name"], "NotConfirmed");
+    // Altered on the way: terms of another draft under the signature of this one.
+    assert_eq!(order("--category encounter", "other.draft").0, 0);
+    let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(site.path(name)).unwrap()).unwrap() };
+    let mut altered = read("order.draft");
+    altered["body"] = read("other.draft")["body"].clone();
+    fs::write(site.path("altered.draft"), altered.to_string()).unwrap();
+    assert_eq!(cosign("hospital-a", "altered.draft", " --yes").1["code_name"], "BadRequest");
+    assert!(!site.path("order.signed").exists());
+
+    let submit = |draft: &str| {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        site.run(&format!("institution submit --draft {draft} {with} --node http://{free}"))
+    };
+    let (code, signed) = cosign("hospital-a", "order.draft", " --yes");
+    assert_eq!((code, &signed["terms"]), (0, &drafted["terms"]), "what is signed is what was drafted");
+    assert_eq!(submit("order.signed").0, 5, "nothing is missing but a node");
+    assert_eq!(
+        order("--data-from 2020-01-01", "none.draft").1["code_name"],
+        "Usage",
+        "an order covers something"
+    );
+    let other_chain = site.run(
+        "institution cosign --keyfile net/bureau/operator.age --draft order.draft -o x --yes \
+         --genesis net/genesis.toml --passphrase-file pass",
+    );
+    assert_eq!(other_chain.1["code_name"], "BadRequest");
+}
+
+#[test]
+fn r15_a_delegation_is_asked_for_by_the_one_who_must_sign_it() {
+    let site = Site::new();
+    fs::write(site.path("birth.pdf"), "born").unwrap();
+    site.run("wallet new --wallet mother.wallet --passphrase-file pass");
+    let (_, enrolled) = site.run(
+        "wallet enrol-request --wallet mother.wallet --custodian bureau --genesis net/genesis.toml \
+         --passphrase-file pass",
+    );
+    let own = enrolled["account"].clone();
+    let other = "ab".repeat(32);
+    let ask = |capacity: &str, until: &str, out: &str| {
+        site.run(&format!(
+            "wallet delegate-request --wallet mother.wallet --as {capacity} --with {other} --purpose treatment \
+             --until {until} --document birth.pdf --institution bureau -o {out} --genesis net/genesis.toml \
+             --passphrase-file pass"
+        ))
+    };
+    let (code, guardian) = ask("guardian", "2031-04-01", "guardian.json");
+    assert_eq!((code, &guardian["delegate"], guardian["ward"].as_str()), (0, &own, Some(&other[..])));
+    let file: Value = serde_json::from_slice(&fs::read(site.path("guardian.json")).unwrap()).unwrap();
+    assert_eq!(file, guardian["request"]);
+    assert!(guardian["text"].as_str().unwrap().starts_with("ASSENT:CS:") && guardian["qr"].is_string());
+    let (_, proxy) = ask("proxy", "2031-04-01", "proxy.json");
+    assert_eq!((&proxy["ward"], proxy["delegate"].as_str()), (&own, Some(&other[..])));
+    assert_eq!(ask("guardian", "2031-04-02", "x").0, 1, "no birthday shows");
+    assert_eq!(ask("own", "2031-04-01", "x").1["code_name"], "Usage");
+    assert_eq!(ask("proxy", "2031-04-01", "proxy.json").1["code_name"], "FileExists");
+}
+
+#[test]
+fn r18_an_institutions_piece_for_a_running_chain_holds_no_secret() {
+    let site = Site::new();
+    site.run("institution keygen --slug hospital-z --keyfile z.age --passphrase-file pass");
+    let piece = "institution join-piece --keyfile z.age --genesis net/genesis.toml --role hospital \
+                 --not-before 2026-01-01 --not-after 2029-12-31 -o z.toml --passphrase-file pass";
+    let (code, made) = site.run(piece);
+    assert_eq!((code, made["slug"].as_str()), (0, Some("hospital-z")), "{made}");
+    let text = fs::read_to_string(site.path("z.toml")).unwrap();
+    assert!(text.contains(made["operator_key"].as_str().unwrap()) && !text.contains("SECRET"));
+    assert_eq!(site.run(piece).1["code_name"], "FileExists");
+    let backwards = piece.replace("2029-12-31", "2025-12-31").replace("z.toml", "y.toml");
+    assert_eq!(site.run(&backwards).1["code_name"], "BadPiece");
+}
+
+#[test]
+fn what_goes_together_or_not_is_wrong_use() {
+    let site = Site::new();
+    let id = "ab".repeat(32);
+    for args in [
+        format!("institution request --keyfile k --offer o --grant {id} --emergency unconscious"),
+        format!("institution request --keyfile k --offer o --grant {id} --order {id} --purpose legal"),
+        format!("institution request --keyfile k --offer o --grant {id}"),
+        format!("institution attest-erasure --keyfile k --grant {id} --report r --hold litigation"),
+        "govern propose institution --keyfile k".to_owned(),
+        "govern propose institution --suspend a --expel b --keyfile k".to_owned(),
+        "govern propose policy --dry-run".to_owned(),
+    ] {
+        let (code, json) = site.run(&args);
+        assert_eq!((code, json), (1, Value::Null), "{args}");
+    }
 }

@@ -17,8 +17,9 @@ const QUARTERS_MAX: u64 = 100;
 
 /// Confirms that one account may grant for another.
 ///
-/// Its depth is one: a grant names one delegation, whose delegate signs it. That neither a ward acts for
-/// others is asked of what her own account tells; that a ward is a delegate elsewhere is not looked for.
+/// Its depth is one: a grant names one delegation, whose delegate signs it. Whether the delegate is a ward is
+/// read from her own account, which tells of one guardianship; whether the ward is somebody's delegate is not
+/// looked for, as nothing can be granted through both.
 pub(crate) fn delegate(call: &Call, by: &InstitutionId, asked: &Delegate) -> Result<Outcome, Denial> {
     if !consistent(asked) {
         return Err(Denial::BadTerms);

@@ -3,8 +3,9 @@
 //! Pure and deterministic: no clock, no randomness, no floats, no storage, no hash maps. The same state,
 //! window and block give the same roots, events and receipts on every machine. Read it in this order: who
 //! may be in a block at all ([`check()`]), what a block does ([`apply()`]), what each action decides (`identity`,
-//! `catalogue`, `consent`, `access`, `lineage`, `governance`), how that becomes events and trails (`outcome`, `overlay`),
-//! and how state is held and proved ([`State`]).
+//! `delegation`, `catalogue`, `consent`, `access` with `basis`, `delivery`, `emergency`, `orders`, `lineage`,
+//! `institutions`, `governance` with `committee`), how that becomes events and trails (`outcome`, `overlay`), and
+//! how state is held and proved ([`State`]). All rules in words: [`rules`].
 
 mod access;
 mod apply;
@@ -24,6 +25,7 @@ mod lineage;
 mod orders;
 mod outcome;
 mod overlay;
+pub mod rules;
 pub mod testing;
 mod trie;
 mod turns;
