@@ -90,7 +90,9 @@ impl Draft {
         let signatures = signatures.try_into().expect("two signatures");
         let envelope = Envelope { body: self.bytes()?.into(), signatures };
         let verified = envelope::verify(&genesis.hash(), &[envelope.encode()]).remove(0);
-        verified.map_err(|e| bad(format!("a signature does not hold, or it is for another chain ({})", e.name())))?;
+        verified.map_err(|e| {
+            bad(format!("a signature does not hold, or it is for another chain ({})", e.name()))
+        })?;
         Ok(envelope)
     }
 
@@ -185,7 +187,11 @@ pub fn in_words(ctx: &Context, genesis: &Genesis, body: &Body) -> Result<Vec<Str
             term(lang, ("item", "目录项"), a.item),
             term(lang, ("records", "记录数"), a.records.len()),
             term(lang, ("reason", "事由"), kebab(&a.reason)),
-            term(lang, ("action and output", "操作与输出"), format!("{}, {}", kebab(&a.action), kebab(&a.output))),
+            term(
+                lang,
+                ("action and output", "操作与输出"),
+                format!("{}, {}", kebab(&a.action), kebab(&a.output)),
+            ),
             term(lang, ("released at", "释放时间"), words::show_time(a.released_at)),
         ],
         _ => return Err(bad("it is nothing that two sign by file")),
@@ -213,7 +219,8 @@ fn delegation(d: &Delegate, lang: Lang) -> Vec<String> {
 fn order(genesis: &Genesis, o: &IssueOrder, lang: Lang) -> Vec<String> {
     let any = || lang.pick("anyone's", "不限").to_owned();
     let covered = o.items.iter().map(|i| i.to_string());
-    let covered: Vec<_> = covered.chain(o.categories.iter().map(|c| words::category(*c, lang).into())).collect();
+    let covered: Vec<_> =
+        covered.chain(o.categories.iter().map(|c| words::category(*c, lang).into())).collect();
     let actions: Vec<_> = o.actions.iter().map(kebab).collect();
     let deferred = o.notice_from.0 > 0;
     vec![
@@ -226,13 +233,24 @@ fn order(genesis: &Genesis, o: &IssueOrder, lang: Lang) -> Vec<String> {
         term(
             lang,
             ("from the period", "数据期间"),
-            format!("{} {} {}", words::show_day(o.data_from), lang.pick("to", "至"), words::show_day(o.data_to)),
+            format!(
+                "{} {} {}",
+                words::show_day(o.data_from),
+                lang.pick("to", "至"),
+                words::show_day(o.data_to)
+            ),
         ),
-        term(lang, ("actions and output", "操作与输出"), format!("{}, {}", actions.join(" "), kebab(&o.output))),
+        term(
+            lang,
+            ("actions and output", "操作与输出"),
+            format!("{}, {}", actions.join(" "), kebab(&o.output)),
+        ),
         term(lang, ("highest level", "最高级别"), words::level(o.max_level, lang)),
         term(lang, ("until", "截止"), words::show_time(o.not_after)),
         match deferred {
-            true => term(lang, ("the person is told from", "告知本人起始时间"), words::show_time(o.notice_from)),
+            true => {
+                term(lang, ("the person is told from", "告知本人起始时间"), words::show_time(o.notice_from))
+            }
             false => term(lang, ("the person is told", "告知本人"), lang.pick("at once", "立即")),
         },
     ]
@@ -286,7 +304,8 @@ mod tests {
             let half = Draft::new(body).sign_second(&genesis, &person).unwrap();
             half.sign_first(&genesis, &office).unwrap()
         };
-        let (one, two) = (sign(&body(&genesis, "bureau", &person)), sign(&body(&genesis, "insurer", &person)));
+        let (one, two) =
+            (sign(&body(&genesis, "bureau", &person)), sign(&body(&genesis, "insurer", &person)));
         let mixed = Draft { body: two.body.clone(), ..one.clone() };
         assert_eq!(mixed.envelope(&genesis).unwrap_err().name(), "BadRequest");
         let foreign = Body { chain: assent_proto::ChainTag([0; 8]), ..body(&genesis, "bureau", &person) };

@@ -109,14 +109,18 @@ pub(crate) fn settle(
     on_chain: &[PublicKey],
 ) -> Result<Settled, Failure> {
     let has = |seed: &str| Ok::<_, Failure>(on_chain.contains(&secret_key(seed)?.public()));
-    if let Some(new) = next.as_deref().map(|n| Ok::<_, Failure>(has(n)?.then(|| n.to_owned()))).transpose()?.flatten()
+    if let Some(new) =
+        next.as_deref().map(|n| Ok::<_, Failure>(has(n)?.then(|| n.to_owned()))).transpose()?.flatten()
     {
         (*key, *next) = (new, None);
         return Ok(Settled::New);
     }
     match has(key)? {
         true => Ok(Settled::Old),
-        false => Err(Failure::local("KeyReplaced", "the chain has another key: this one was replaced from elsewhere")),
+        false => Err(Failure::local(
+            "KeyReplaced",
+            "the chain has another key: this one was replaced from elsewhere",
+        )),
     }
 }
 

@@ -142,7 +142,8 @@ pub(crate) fn anchor_emergency(ctx: &Context, args: &AnchorEmergencyArgs) -> Res
     let genesis = ctx.genesis()?;
     let store = Store::open(&args.store)?;
     let records = args.records.iter().map(|r| store.find(r)).collect::<Result<Vec<_>, _>>()?;
-    let first = records.first().ok_or_else(|| Failure::local("NoRecords", "name the records with --record"))?;
+    let first =
+        records.first().ok_or_else(|| Failure::local("NoRecords", "name the records with --record"))?;
     if records.iter().any(|r| (r.item, r.account) != (first.item, first.account)) {
         return Err(Failure::local("Usage", "one anchoring is for one person's records of one item"));
     }
@@ -171,7 +172,10 @@ fn draft(ctx: &Context, keys: &Keys, action: Action, out: &Path) -> Result<Reply
     let told = cosign::in_words(ctx, &genesis, &body)?;
     let id = body_id(&genesis.hash(), &body.encode());
     let json = json!({ "file": out, "body_id": id, "expires_at": body.expires_at, "terms": told, "draft": draft.json() });
-    let next = ctx.lang.pick("to be signed by the other (assent institution cosign)", "待对方签署（assent institution cosign）");
+    let next = ctx.lang.pick(
+        "to be signed by the other (assent institution cosign)",
+        "待对方签署（assent institution cosign）",
+    );
     Ok(Reply::new(json, format!("{}\n{}: {next}", told.join("\n"), out.display())))
 }
 
@@ -196,7 +200,9 @@ pub(crate) fn cosign(
     signed.envelope(&genesis)?;
     signed.write(out)?;
     let json = json!({ "file": out, "expires_at": body.expires_at, "terms": told, "draft": signed.json() });
-    let next = ctx.lang.pick("signed by both (assent institution submit)", "双方已签署（assent institution submit）");
+    let next = ctx
+        .lang
+        .pick("signed by both (assent institution submit)", "双方已签署（assent institution submit）");
     Ok(Reply::new(json, format!("{}\n{}: {next}", told.join("\n"), out.display())))
 }
 

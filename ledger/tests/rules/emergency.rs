@@ -505,7 +505,7 @@ fn r17_a_use_that_was_not_released_is_reviewed_and_told_all_the_same() {
 fn r17_no_emergency_needs_a_case() {
     let (mut world, four) = World::four();
     world.amend(ObjectRef::POLICY, |p: &mut Policy| {
-        p.rules = list(p.rules.iter().cloned().map(|r| PurposeRule { needs_case: true, ..r }).collect());
+        p.rules = list(p.rules.iter().map(|r| PurposeRule { needs_case: true, ..*r }).collect());
     });
     let mut scene = Scene::in_world(world, four);
     open(&mut scene).unwrap();
