@@ -302,12 +302,11 @@ impl<S: Storage> Replica<S> {
 
     /// Whether blocks from a peer are older ones that it was asked for.
     pub(crate) fn wants_past(&self, from: &Address, blocks: &[(Bytes, CommitCertificate)]) -> bool {
-        if self.wants_window(from) {
+        if self.wants_window(from, blocks) {
             return true;
         }
         let asked = self.backfill.asked.as_ref().is_some_and(|a| a.peer == *from && a.what == What::Blocks);
-        let top = self.backfill.top().map(|g| g.to);
-        asked && (blocks.is_empty() || blocks.first().map(|(_, c)| c.height) == top)
+        asked && self.backfill.top().is_some_and(|gap| fall_from(gap.to, blocks))
     }
 
     /// A peer sent older blocks.
@@ -316,7 +315,7 @@ impl<S: Storage> Replica<S> {
         from: Address,
         blocks: Vec<(Bytes, CommitCertificate)>,
     ) -> Result<(), Fault> {
-        if self.wants_window(&from) {
+        if self.wants_window(&from, &blocks) {
             return self.window_heard(from, blocks);
         }
         self.backfill.asked = None;
@@ -413,6 +412,13 @@ impl<S: Storage> Replica<S> {
         self.storage.fill(&past, self.backfill.gaps())?;
         Ok(())
     }
+}
+
+/// Whether blocks may answer a question for those from a height downwards. Those that rise come late, for a question
+/// for newer ones, which may have begun at the same height.
+pub(crate) fn fall_from(first: Height, blocks: &[(Bytes, CommitCertificate)]) -> bool {
+    let heights: Vec<_> = blocks.iter().map(|(_, c)| c.height).collect();
+    heights.first().is_none_or(|h| *h == first) && heights.windows(2).all(|two| two[1] < two[0])
 }
 
 /// Which block a block stands on, and what makes that one final.

@@ -18,6 +18,7 @@ use assent_proto::merkle::Mountains;
 use assent_proto::state::Parameters;
 use assent_proto::{Address, BlockId, CertifiedHeader, CommitCertificate, Hash, Height, ObjectRef, TimeMs};
 
+use crate::backfill;
 use crate::catchup::Taking;
 use crate::execute;
 use crate::message::{
@@ -467,9 +468,13 @@ impl<S: Storage> Replica<S> {
     }
 
     /// Whether blocks from a peer are those of a replay window that it was asked for.
-    pub(crate) fn wants_window(&self, from: &Address) -> bool {
+    pub(crate) fn wants_window(&self, from: &Address, blocks: &[(Bytes, CommitCertificate)]) -> bool {
         let Join::Parts(parts) = &self.snapshots.join else { return false };
-        parts.asked.get(from).is_some_and(|a| matches!(a.what, What::Blocks { .. }))
+        let first = parts.asked.get(from).and_then(|a| match a.what {
+            What::Blocks { from } => Some(from),
+            _ => None,
+        });
+        first.is_some_and(|first| backfill::fall_from(first, blocks))
     }
 
     /// A peer sent blocks of the replay window, downwards.

@@ -455,7 +455,7 @@ impl Course {
     }
 }
 
-/// An item open to both agents, with two records of each person; one commitment is the same for all, as a
+/// An item open to both agents after review, with two records of each person; one commitment is the same for all, as a
 /// careless custodian could have it.
 fn open_records(
     scene: &mut Scene,
@@ -463,11 +463,16 @@ fn open_records(
     persons: &[(Party, Vec<RecordProof>)],
     agents: &[Party; 2],
 ) -> (ItemId, Vec<RecordProof>) {
-    let recipients = list(agents.iter().map(Party::institution).collect());
-    let (category, level, opening) = (Category::TestResult, Level::Low, Opening::Directed);
-    let item = RegisterItem { code: 7, scope: 1, category, level, opening, recipients };
+    let (category, level, opening) = (Category::TestResult, Level::Low, Opening::AfterReview);
+    let item = RegisterItem { code: 7, scope: 1, category, level, opening, recipients: list(Vec::new()) };
     scene.world.run(source, Action::RegisterItem(item)).expect("the source registers");
     let item = ItemId::of(7, 1);
+    let regulator = scene.four.bureau.clone();
+    for agent in agents {
+        let (requester, purpose) = (agent.institution(), Purpose::Statistics);
+        let review = ReviewOpening { item, requester, purpose, until: TimeMs(u64::MAX) };
+        scene.world.run(&regulator, Action::ReviewOpening(review)).expect("the regulator reviews");
+    }
     let records: Vec<_> = (0u32..)
         .zip(persons)
         .flat_map(|(i, (p, _))| [record(p, 900 + i, 100), record(p, 999, 101)])
