@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use assent_genesis::{Admission, Genesis, Operator, Profile, ValidatorPiece};
 use assent_proto::envelope::signing_message;
 use assent_proto::field::{List, Message};
-use assent_proto::state::{Account, Role};
+use assent_proto::state::Account;
 use assent_proto::transaction::*;
 use assent_proto::{
     CaseId, DelegationId, Envelope, GrantId, Hash, InstitutionId, ItemId, PermitId, PublicKey, TimeMs, hash,
@@ -22,7 +22,7 @@ use crate::error::Failure;
 use crate::files;
 use crate::handle::Question;
 use crate::keyfile::{self, InstitutionSecrets};
-use crate::office::{self, JoinArgs, RequestFile, RotateArgs};
+use crate::office::{self, Described, JoinArgs, RequestFile, RotateArgs};
 use crate::orders::{self, OrderArgs};
 use crate::output::Reply;
 use crate::qr;
@@ -381,24 +381,9 @@ pub struct AdmissionArgs {
     /// Chinese name
     #[arg(long)]
     pub name_zh: String,
-    /// bureau, hospital, insurer, regulator, auditor, processor, court; may be repeated
-    #[arg(long = "role", required = true, value_parser = named::<Role>)]
-    pub roles: Vec<Role>,
-    /// The highest level that it may receive
-    #[arg(long, value_parser = named::<Level>, default_value = "high")]
-    pub max_level: Level,
-    /// ISO 3166-1 numeric
-    #[arg(long, default_value_t = 156)]
-    pub jurisdiction: u32,
-    /// Until when it may act in emergencies; never if not given
-    #[arg(long, value_name = "TIME", value_parser = words::time)]
-    pub rostered_until: Option<TimeMs>,
-    /// From when the operator key is valid
-    #[arg(long, value_parser = words::time)]
-    pub not_before: TimeMs,
-    /// Until when the operator key is valid
-    #[arg(long, value_parser = words::time)]
-    pub not_after: TimeMs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub described: Described,
     /// A node's piece (`assentd init`); may be repeated
     #[arg(long = "validator", value_name = "FILE")]
     pub validators: Vec<PathBuf>,
@@ -513,17 +498,20 @@ fn admission(ctx: &Context, args: &AdmissionArgs) -> Result<Reply, Failure> {
     let bad = |e: assent_genesis::GenesisError| Failure::local("BadAdmission", e.to_string());
     let secrets = ctx.institution(&args.keys.keyfile)?;
     let profile = Profile {
-        rostered_until: args.rostered_until,
+        rostered_until: args.described.rostered_until,
         slug: secrets.slug.clone(),
         name_en: args.name_en.clone(),
         name_zh: args.name_zh.clone(),
-        roles: args.roles.clone(),
-        max_level: args.max_level,
-        jurisdiction: args.jurisdiction,
+        roles: args.described.roles.clone(),
+        max_level: args.described.max_level,
+        jurisdiction: args.described.jurisdiction,
         encryption_key: secrets.encryption_key()?,
     };
-    let operator =
-        Operator { key: secrets.operator()?, not_before: args.not_before, not_after: args.not_after };
+    let operator = Operator {
+        key: secrets.operator()?,
+        not_before: args.described.not_before,
+        not_after: args.described.not_after,
+    };
     let mut validators = Vec::new();
     for path in &args.validators {
         validators.push(ValidatorPiece::parse(&files::read_text(path)?).map_err(bad)?);

@@ -53,12 +53,9 @@ pub struct RotateArgs {
     pub keep: bool,
 }
 
-/// A piece for a chain that runs.
+/// What a piece says of its institution, at a founding or later.
 #[derive(Args, Debug)]
-pub struct JoinArgs {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub keys: Keys,
+pub struct Described {
     /// bureau, hospital, insurer, regulator, auditor, processor, court; may be repeated
     #[arg(long = "role", required = true, value_parser = named::<Role>)]
     pub roles: Vec<Role>,
@@ -77,6 +74,17 @@ pub struct JoinArgs {
     /// Until when the operator key is valid
     #[arg(long, value_parser = words::time)]
     pub not_after: TimeMs,
+}
+
+/// A piece for a chain that runs.
+#[derive(Args, Debug)]
+pub struct JoinArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: Keys,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub described: Described,
     /// Where to write it
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
@@ -190,12 +198,12 @@ pub(crate) fn join_piece(ctx: &Context, args: &JoinArgs) -> Result<Reply, Failur
     let genesis = ctx.genesis()?;
     let secrets = ctx.institution(&args.keys.keyfile)?;
     let terms = Terms {
-        roles: args.roles.clone(),
-        max_level: args.max_level,
-        jurisdiction: args.jurisdiction,
-        rostered_until: args.rostered_until,
+        roles: args.described.roles.clone(),
+        max_level: args.described.max_level,
+        jurisdiction: args.described.jurisdiction,
+        rostered_until: args.described.rostered_until,
     };
-    let window = (args.not_before, args.not_after);
+    let window = (args.described.not_before, args.described.not_after);
     let (operator, encryption) = (secrets.operator()?, secrets.encryption_key()?);
     let piece = JoinPiece::sign(&genesis, &secrets.slug, &terms, &operator, window, encryption)?;
     files::create(&args.out, piece.to_toml(&genesis).as_bytes())?;
