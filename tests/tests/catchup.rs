@@ -367,6 +367,35 @@ fn a_flood_is_bounded_blamed_and_survived() {
 }
 
 #[test]
+fn an_answer_that_comes_again_later_is_no_lie() {
+    // The copy comes while the next question to the same peer is open.
+    let way = |_: usize, _: usize, m: PeerMessage| match m {
+        PeerMessage::Blocks(_) => vec![(20, m.clone()), (30, m)],
+        m => vec![(5, m)],
+    };
+    let mut net = Net::new(300, NEVER, Box::new(way));
+    net.run(60_000, "the newcomer is in step", Net::in_step);
+    net.same_disks();
+    assert!(net.blamed.is_empty());
+}
+
+#[test]
+fn who_answers_with_other_blocks_than_asked_for_is_passed_over() {
+    let way = |from: usize, to: usize, m: PeerMessage| match m {
+        PeerMessage::Blocks(mut b) if from == 1 && to == NEWCOMER && b.len() > 1 => {
+            b.remove(0);
+            vec![(5, PeerMessage::Blocks(b))]
+        }
+        m => vec![(5, m)],
+    };
+    let mut net = Net::new(300, NEVER, Box::new(way));
+    net.run(60_000, "the newcomer is in step", Net::in_step);
+    net.same_disks();
+    let asked = net.asked.iter().filter(|q| q.0 == NEWCOMER && q.1 == 1).count();
+    assert!(asked <= 5, "who does not answer what was asked is asked rarely, not {asked} times");
+}
+
+#[test]
 fn what_was_asked_of_one_that_goes_away_is_asked_of_others_at_once() {
     let mut net = Net::new(100, NEVER, Box::new(blocks_of_0_are_lost));
     net.run(10_000, "server 0 is asked", |net| net.asked.iter().any(|q| q.0 == NEWCOMER && q.1 == 0));
