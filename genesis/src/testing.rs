@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use assent_proto::state::Parameters;
 use assent_proto::{SecretKey, TimeMs};
 
 use crate::devnet::{self, Devnet, Plan};
@@ -21,12 +22,17 @@ pub fn four() -> (Genesis, Vec<SecretKey>, Vec<SecretKey>) {
 
 /// A devnet of so many nodes in so many institutions, the same at every call.
 pub fn devnet(nodes: usize, institutions: usize) -> Devnet {
+    devnet_within(nodes, institutions, default_parameters())
+}
+
+/// The same within other bounds.
+pub fn devnet_within(nodes: usize, institutions: usize, parameters: Parameters) -> Devnet {
     let plan = Plan {
         chain_id: "assent-test".into(),
         time: TIME,
         nodes,
         institutions,
-        parameters: default_parameters(),
+        parameters,
         policy: default_policy(),
     };
     let mut n = 0u64;

@@ -3,16 +3,16 @@
 //! them. What the ledger thinks of it is the ledger's to say.
 
 use assent_consensus::{Evidence, SignedProposal, SignedVote};
+use assent_genesis::institution_id;
 use assent_ledger::State;
-use assent_ledger::testing::{Party, admission, change_validators, digest, list, secret};
-use assent_proto::keys::Algorithm;
-use assent_proto::state::Validators;
-use assent_proto::transaction::{
-    Approve, Change, ChangeNodes, Consequence, Propose, ReportEquivocation, Statement, StatementKind,
-};
+use assent_ledger::testing::{JURISDICTION, Party, admission, change_validators, digest, list, secret};
+use assent_proto::keys::{Algorithm, encryption_public};
+use assent_proto::state::{OperatorKey, Prohibition, Role, Validators};
+use assent_proto::transaction::*;
 use assent_proto::validators::{Validator, VoteKind};
 use assent_proto::{
-    Action, Address, Author, BodyId, Height, InstitutionId, ProposalId, PublicKey, SecretKey, VerifiedTx,
+    Action, Address, Author, BodyId, Height, InstitutionId, List, ProposalId, PublicKey, SecretKey, TimeMs,
+    VerifiedTx,
 };
 
 use super::Sim;
@@ -39,6 +39,12 @@ pub enum Motion {
     Weigh(PublicKey, u32),
     /// Who contradicts itself is removed.
     Punish,
+    /// A hospital of this name becomes an institution.
+    Welcome(String),
+    /// Whether the institution of this name may act.
+    Stand(String, Standing),
+    /// No use for this is permitted any more.
+    Prohibit(Purpose),
 }
 
 impl Motion {
@@ -82,7 +88,50 @@ impl Motion {
                 parameters.equivocation = Consequence::Remove;
                 Change::Parameters(parameters)
             }
+            Motion::Welcome(name) => Change::Institution(Box::new(welcome(sim, &newcomer(name)))),
+            Motion::Stand(name, standing) => Change::Institution(Box::new(ChangeInstitution {
+                institution: newcomer(name).institution(),
+                standing: *standing,
+                record: None,
+                possessions: List::empty(),
+            })),
+            Motion::Prohibit(purpose) => {
+                let mut policy = assent_ledger::policy(state);
+                let entry = Prohibition { purpose: Some(*purpose), item: None, category: None };
+                policy.version += 1;
+                policy.prohibited = list([policy.prohibited.into_vec(), vec![entry]].concat());
+                Change::Policy(policy)
+            }
         }
+    }
+}
+
+/// Who acts for an institution that is not there yet.
+pub(super) fn newcomer(name: &str) -> Party {
+    Party { author: Author::Institution(institution_id(name)), key: secret(name) }
+}
+
+fn welcome(sim: &Sim, who: &Party) -> ChangeInstitution {
+    let (institution, key) = (who.institution(), who.key.public());
+    let message = join_message(&sim.genesis.hash(), &institution, KeyUse::Operator, &key);
+    let record = InstitutionRecord {
+        roles: list(vec![Role::Hospital]),
+        keys: list(vec![OperatorKey {
+            algorithm: Algorithm::Ed25519,
+            key,
+            not_before: TimeMs(0),
+            not_after: sim.now.plus(365 * 86_400_000),
+        }]),
+        encryption_key: encryption_public(&[7; 32]),
+        max_level: Level::High,
+        jurisdiction: JURISDICTION,
+        rostered_until: None,
+    };
+    ChangeInstitution {
+        institution,
+        standing: Standing::Active,
+        record: Some(record),
+        possessions: list(vec![Possession { key, signature: who.key.sign(&message.0) }]),
     }
 }
 

@@ -18,6 +18,7 @@ use assent_proto::{
 use assent_replica::{Commit, PeerMessage};
 
 use super::disk::Disk;
+use super::rights::Rights;
 use super::workload::Workload;
 
 /// What a validator may sign once for a height and a round.
@@ -65,6 +66,7 @@ pub struct Watch {
     /// Items that are graded anew at most once, to be closed; and when they were.
     closing: BTreeSet<ObjectRef>,
     closed: BTreeMap<ObjectRef, Height>,
+    rights: Rights,
     broken: Option<String>,
 }
 
@@ -89,6 +91,7 @@ impl Watch {
             one_time: BTreeSet::new(),
             closing: BTreeSet::new(),
             closed: BTreeMap::new(),
+            rights: Rights::new(genesis.parameters()),
             broken: None,
         }
     }
@@ -113,6 +116,7 @@ impl Watch {
     pub fn expect(&mut self, workload: &Workload) {
         self.one_time.extend(workload.one_time.iter().map(|g| ObjectRef::from(*g)));
         self.closing.extend(workload.closing.iter().map(|item| ObjectRef::from(*item)));
+        self.rights.expect(workload);
     }
 
     /// The first thing that was wrong.
@@ -227,6 +231,9 @@ impl Watch {
             self.must(before.is_none(), || format!("{:?} is final twice", r.body));
         }
         events.iter().for_each(|e| self.read_event(height, e));
+        if let Err(what) = self.rights.read(height, events) {
+            self.violated(what);
+        }
         true
     }
 
@@ -251,10 +258,13 @@ impl Watch {
                     self.permits.entry(grant).or_default().push(height);
                     let uses = self.permits[&grant].len();
                     let once = self.one_time.contains(&grant);
-                    self.must(!once || uses == 1, || format!("{grant:?} is for one use, permitted {uses}"));
+                    self.must(!once || uses == 1, || {
+                        format!("{grant:?} is for one use, permitted {uses} and none given back")
+                    });
                     let revoked = self.revoked.get(&grant).copied();
                     self.must(revoked.is_none(), || format!("{grant:?} permitted after {revoked:?}"));
                 }
+                EventKind::NotDelivered => drop(self.permits.entry(grant).or_default().pop()),
                 EventKind::Revoked => {
                     let used = self.permits.get(&grant).and_then(|uses| uses.last()).copied();
                     self.must(used != Some(height), || {
@@ -470,6 +480,41 @@ impl Watch {
         for grant in &workload.born_revoked {
             let n = uses(self, grant);
             self.must(n == 0, || format!("{grant:?} was revoked before it was made and permitted {n} times"));
+        }
+    }
+
+    /// What must have come of the races of the whole decision.
+    pub fn check_races(&mut self, w: &Workload) {
+        let at = |id: &BodyId, watch: &Watch| watch.verdicts.get(id).copied();
+        for id in &w.applied {
+            let came = at(id, self);
+            self.must(came.is_some_and(|(_, code)| code == 0), || {
+                format!("{id:?} was not applied: {came:?}")
+            });
+        }
+        for (id, why) in &w.denied_as {
+            let came = at(id, self);
+            let so = came.is_some_and(|(_, code)| code == why.number());
+            self.must(so, || format!("{id:?} was not denied as {}: {came:?}", why.name()));
+        }
+        let applied = |id: &BodyId, watch: &Watch| at(id, watch).is_some_and(|(_, code)| code == 0);
+        for (one, other) in &w.rivals {
+            let both = applied(one, self) && applied(other, self);
+            self.must(!both, || format!("{one:?} and {other:?} were both applied"));
+        }
+        for (one, other) in &w.alike {
+            let same = applied(one, self) == applied(other, self);
+            self.must(same, || format!("of {one:?} and {other:?} one was applied"));
+        }
+        for (old, by) in w.replaced.iter().chain(&w.retired) {
+            let (came, gone) = (at(old, self), at(by, self).map(|(height, _)| height));
+            let above = came.is_some_and(|(height, _)| gone.is_some_and(|gone| height > gone));
+            self.must(!above, || format!("{old:?} by a key that was gone since {gone:?}: {came:?}"));
+        }
+        for (old, by) in &w.replaced {
+            let (came, gone) = (at(old, self), at(by, self).map(|(height, _)| height));
+            let beside = came.is_some_and(|(height, code)| Some(height) == gone && code == 0);
+            self.must(!beside, || format!("{old:?} by a key that was replaced in its block: {came:?}"));
         }
     }
 

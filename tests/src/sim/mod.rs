@@ -13,19 +13,24 @@ pub mod invariants;
 pub mod machine;
 pub mod network;
 pub mod plan;
+mod races;
+mod rights;
 pub mod run;
 pub mod soak;
 pub mod workload;
 
 use std::sync::LazyLock;
 
-use assent_genesis::Genesis;
+use assent_genesis::devnet::Devnet;
+use assent_genesis::testing::{devnet, devnet_within};
+use assent_genesis::{Genesis, default_parameters};
+use assent_proto::state::Parameters;
 use assent_proto::{Address, SecretKey};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 pub use network::Weather;
-pub use plan::{Fault, Report, run_against, run_seed};
+pub use plan::{Fault, Report, run_against, run_first, run_seed};
 pub use run::Sim;
 
 /// A chain's founding document with the secrets that its institutions hold.
@@ -44,24 +49,44 @@ pub struct Founding {
 impl Founding {
     /// Four validators.
     pub fn four() -> Founding {
-        static FOUR: LazyLock<Founding> = LazyLock::new(|| Founding::of(4));
-        FOUR.clone()
+        Founding::usual(4)
     }
 
     /// Seven validators of the same four institutions.
     pub fn seven() -> Founding {
-        static SEVEN: LazyLock<Founding> = LazyLock::new(|| Founding::of(7));
-        SEVEN.clone()
+        Founding::usual(7)
     }
 
-    /// Ten validators of the same four institutions.
-    pub fn ten() -> Founding {
-        static TEN: LazyLock<Founding> = LazyLock::new(|| Founding::of(10));
-        TEN.clone()
+    /// So many validators of the same four institutions: 4, 7 or 10.
+    pub fn usual(nodes: usize) -> Founding {
+        static MADE: LazyLock<[Founding; 3]> = LazyLock::new(|| SIZES.map(|n| devnet(n, 4).into()));
+        one_of(&MADE, nodes)
     }
 
-    fn of(nodes: usize) -> Founding {
-        let made = assent_genesis::testing::devnet(nodes, 4);
+    /// The same on a chain in which delays and deadlines are of seconds, not of days: they come in a run.
+    pub fn hasty(nodes: usize) -> Founding {
+        static MADE: LazyLock<[Founding; 3]> = LazyLock::new(|| {
+            let hasty = Parameters {
+                recovery_delay_ms: 3_000,
+                emergency_anchor_ms: 5_000,
+                emergency_review_ms: 3_000,
+                emergency_notice_ms: 3_000,
+                ..default_parameters()
+            };
+            SIZES.map(|n| devnet_within(n, 4, hasty.clone()).into())
+        });
+        one_of(&MADE, nodes)
+    }
+}
+
+const SIZES: [usize; 3] = [4, 7, 10];
+
+fn one_of(made: &[Founding; 3], nodes: usize) -> Founding {
+    made.iter().find(|f| f.keys.len() == nodes).expect("4, 7 or 10").clone()
+}
+
+impl From<Devnet> for Founding {
+    fn from(made: Devnet) -> Founding {
         let addresses: Vec<_> = made.genesis.validators().validators.iter().map(|v| v.address()).collect();
         let key = |address: &Address| {
             let node = made.nodes.iter().find(|n| n.address == *address).expect("each validator is a node");

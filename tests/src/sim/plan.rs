@@ -74,16 +74,21 @@ pub struct Report {
 
 /// The run of a seed. An error says what was wrong; it does not name the seed.
 pub fn run_seed(seed: u64) -> Result<Report, String> {
-    guarded(seed, None)
+    guarded(seed, None, true)
 }
 
 /// The run of a seed in which somebody lies, and so.
 pub fn run_against(seed: u64, behaviour: Behaviour) -> Result<Report, String> {
-    guarded(seed, Some(behaviour))
+    guarded(seed, Some(behaviour), true)
 }
 
-fn guarded(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
-    let run = AssertUnwindSafe(|| run(seed, behaviour));
+/// The run of a seed as it was before there were the races of the whole decision: what seeds found then stays found.
+pub fn run_first(seed: u64) -> Result<Report, String> {
+    guarded(seed, None, false)
+}
+
+fn guarded(seed: u64, behaviour: Option<Behaviour>, races: bool) -> Result<Report, String> {
+    let run = AssertUnwindSafe(|| run(seed, behaviour, races));
     catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
@@ -91,15 +96,15 @@ fn guarded(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
     })
 }
 
-fn run(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
+fn run(seed: u64, behaviour: Option<Behaviour>, races: bool) -> Result<Report, String> {
     // A stream of its own, so that what is planned does not hang on what happens.
     let mut random = Random::new(seed ^ 0x5eed << 48);
-    let founding = match random.below(1000) {
-        0..20 => Founding::ten(),
-        20..80 => Founding::seven(),
-        _ => Founding::four(),
+    let n = match random.below(1000) {
+        0..20 => 10,
+        20..80 => 7,
+        _ => 4,
     };
-    let n = founding.keys.len();
+    let founding = if races { Founding::hasty(n) } else { Founding::usual(n) };
     let workload_of = founding.clone();
     let mut sim = Sim::found(seed, founding, weather(&mut random));
     let mut eager = eager(seed);
@@ -117,7 +122,8 @@ fn run(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
         befall(&mut sim, *at, *fault, faults_ms, &mut random);
     }
     sim.start_all();
-    let mut work = workload::draw(&workload_of, &mut random, faults_ms);
+    let mut races = races.then(|| Random::new(seed ^ 0xace5 << 48));
+    let mut work = workload::draw(&workload_of, &mut random, faults_ms, races.as_mut());
     sim.watch.expect(&work);
     links(&mut sim, n, faults_ms, &mut random);
     power(&mut sim, faults_ms, &mut random);
@@ -137,6 +143,7 @@ fn run(seed: u64, behaviour: Option<Behaviour>) -> Result<Report, String> {
     let settled = |sim: &Sim| sim.now >= healed && sim.all_final() && sim.all_filled();
     sim.run(faults_ms + HEALED_BOUND_MS, what, settled)?;
     sim.watch.check_outcome(&work);
+    sim.watch.check_races(&work);
     sim.check_disks()?;
     Ok(Report {
         trace: sim.trace(),

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use assent_consensus::{ConsensusMessage, Evidence};
 use assent_genesis::Genesis;
-use assent_ledger::State;
 use assent_ledger::testing::secret;
+use assent_ledger::{State, read};
 use assent_proto::envelope::{Envelope, verify};
 use assent_proto::field::Message;
 use assent_proto::keys::Algorithm;
+use assent_proto::state::{Account, Institution};
 use assent_proto::transaction::Enrol;
 use assent_proto::validators::VoteKind;
 use assent_proto::{
@@ -152,6 +153,8 @@ pub struct Sim {
     fresh: Vec<bool>,
     /// What was signed for tickets whose transactions are signed late.
     signed: BTreeMap<BodyId, VerifiedTx>,
+    /// Transactions by a key that does not count any more, or never will.
+    given_up: BTreeSet<BodyId>,
     /// Tickets of nodes that have come.
     joined: BTreeSet<BodyId>,
     /// Connections with nodes that came later, lower machine first.
@@ -198,6 +201,7 @@ impl Sim {
             founding,
             fresh: vec![true; n],
             signed: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             joined: BTreeSet::new(),
             links: BTreeSet::new(),
             knocking: BTreeSet::new(),
@@ -449,7 +453,7 @@ impl Sim {
         let correct = self.correct();
         let height = self.height(correct[0]);
         correct.iter().all(|at| self.replica(*at).is_some_and(|r| r.status().height == height))
-            && self.submitted.iter().all(|ticket| self.is_final(ticket))
+            && self.submitted.iter().all(|ticket| self.is_done(ticket))
     }
 
     /// Whether every correct machine has all blocks and what came of them, those below a state that it took in
@@ -461,6 +465,11 @@ impl Sim {
     /// Whether what a ticket stands for is final.
     pub fn is_final(&self, ticket: &BodyId) -> bool {
         self.joined.contains(ticket) || self.watch.is_final(&self.body_of(ticket))
+    }
+
+    /// Whether nothing is to come of what a ticket stands for: it is final, or its client has given it up.
+    fn is_done(&self, ticket: &BodyId) -> bool {
+        self.is_final(ticket) || self.given_up.contains(ticket)
     }
 
     /// The body that a ticket stands for, once it is signed.
@@ -583,8 +592,12 @@ impl Sim {
         if self.is_final(&ticket) {
             return;
         }
-        if !step.needs.iter().all(|need| self.is_final(need)) {
+        if !step.needs.iter().all(|need| self.is_done(need)) {
             return self.after(CLIENT_LOOKS_MS, Event::Client(step));
+        }
+        if self.has_lost_its_key(&step.what) {
+            self.given_up.insert(ticket);
+            return;
         }
         let tx = match &step.what {
             What::Join { at, .. } => {
@@ -609,6 +622,27 @@ impl Sim {
             self.step(at, Input::Transactions { txs: vec![tx], gossip: true });
         }
         self.after(CLIENT_PATIENCE_MS, Event::Client(step));
+    }
+
+    /// Whether a client knows that its key does not sign for the author any more, or will not begin to. Who waits for
+    /// a recovery that nobody has vetoed waits.
+    fn has_lost_its_key(&self, what: &What) -> bool {
+        let What::Signed(tx) = what else { return false };
+        let (height, state) = self.newest_state();
+        if height < self.watch.newest() {
+            return false;
+        }
+        let key = &tx.signers()[0];
+        match &tx.body().author {
+            Author::Account(id) => read::<Account>(&state, *id).is_some_and(|account| {
+                let comes = account.recovery.as_ref().is_some_and(|r| r.ready_at.is_some() && r.key == *key);
+                account.key_at(self.now) != *key && !comes
+            }),
+            Author::Institution(id) => read::<Institution>(&state, *id).is_some_and(|i| {
+                !matches!(tx.body().action, Action::ReportEquivocation(_))
+                    && i.keys.iter().all(|k| k.key != *key)
+            }),
+        }
     }
 
     /// What the node does: decodes, and verifies transactions before it hands them in.
@@ -891,7 +925,7 @@ impl Sim {
             }
         };
         let machines: String = self.machines.iter().enumerate().map(state).collect();
-        let open = self.submitted.iter().filter(|ticket| !self.is_final(ticket)).count();
+        let open = self.submitted.iter().filter(|ticket| !self.is_done(ticket)).count();
         format!(
             "{} ms after the start, {open} of {} transactions open\n{machines}came back: {:?}, blamed: {:?}",
             self.now.0 - self.genesis.time().0 - 60_000,

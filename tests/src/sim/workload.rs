@@ -10,11 +10,12 @@ use assent_proto::transaction::{
     RequestAccess, ReviewOpening, Revoke,
 };
 use assent_proto::{
-    Action, Author, BodyId, Commitment, GrantId, Hash, InstitutionId, ItemId, List, PermitId, TimeMs,
-    VerifiedTx, merkle,
+    Action, Author, BodyId, Commitment, DelegationId, Denial, GrantId, Hash, InstitutionId, ItemId, List,
+    OrderId, PermitId, TimeMs, VerifiedTx, merkle,
 };
 
 use super::council::{self, Motion};
+use super::races::{self, Ground};
 use super::{Founding, Random, Sim};
 
 /// A client's transaction.
@@ -122,13 +123,37 @@ pub struct Workload {
     pub born_revoked: Vec<GrantId>,
     /// Open to all until they are graded anew: no use is permitted after that.
     pub closing: Vec<ItemId>,
+    /// Grants that a delegate signs, and by which delegation.
+    pub delegated: Vec<(GrantId, DelegationId)>,
+    /// Orders, until when they are used, and from when on the person is told.
+    pub orders: Vec<(OrderId, TimeMs, TimeMs)>,
+    /// Grants for what comes onto the negative list.
+    pub prohibited: Vec<GrantId>,
+    /// Applied, whatever happens meanwhile.
+    pub applied: Vec<BodyId>,
+    /// Denied, and so.
+    pub denied_as: Vec<(BodyId, Denial)>,
+    /// At most one of the two is applied.
+    pub rivals: Vec<(BodyId, BodyId)>,
+    /// Either both are applied or neither.
+    pub alike: Vec<(BodyId, BodyId)>,
+    /// By a person's key and what replaces that: in its block the first is denied, above it in none.
+    pub replaced: Vec<(BodyId, BodyId)>,
+    /// By an institution's key and what retires that: above its block the first is in none.
+    pub retired: Vec<(BodyId, BodyId)>,
 }
 
 /// Transactions are signed to live until this long after the founding.
 const SIGNED_AT_MS: u64 = 400_000;
 
-/// One life of a person's records, with races over her grants and strangers enrolled meanwhile.
-pub fn draw(founding: &Founding, random: &mut Random, spread_ms: u64) -> Workload {
+/// One life of a person's records, with races over her grants and strangers enrolled meanwhile; and the `races` of
+/// the whole decision, drawn from a stream of their own.
+pub fn draw(
+    founding: &Founding,
+    random: &mut Random,
+    spread_ms: u64,
+    races: Option<&mut Random>,
+) -> Workload {
     let mut scene = scene(founding);
     let mut w = Workload::default();
     let open = open_item(&mut scene);
@@ -153,6 +178,9 @@ pub fn draw(founding: &Founding, random: &mut Random, spread_ms: u64) -> Workloa
         let body = scene.world.body(&bureau, enrol(&custodian, &key));
         let tx = scene.world.seal(&body, &[&bureau.key, &key]);
         w.push(tx, &[], random.below(spread_ms));
+    }
+    if let Some(random) = races {
+        races::draw(w, &mut Ground { founding, scene: &mut scene, ready }, random, spread_ms);
     }
     std::mem::take(w)
 }
@@ -183,13 +211,13 @@ fn open_item(scene: &mut Scene) -> OpenItem {
 }
 
 impl Workload {
-    fn push(&mut self, tx: VerifiedTx, needs: &[BodyId], at_ms: u64) -> BodyId {
+    pub(super) fn push(&mut self, tx: VerifiedTx, needs: &[BodyId], at_ms: u64) -> BodyId {
         let id = tx.body_id();
         self.steps.push(Step { what: What::Signed(tx), needs: needs.to_vec(), at_ms });
         id
     }
 
-    fn sign(
+    pub(super) fn sign(
         &mut self,
         scene: &mut Scene,
         by: &Party,
@@ -402,12 +430,7 @@ fn pass_time(sim: &mut Sim, name: &str, needs: &[BodyId]) -> Vec<BodyId> {
 impl Founding {
     /// Who acts for the four.
     pub fn four_operators(&self) -> Four {
-        Four {
-            bureau: self.operator("bureau"),
-            hospital_a: self.operator("hospital-a"),
-            hospital_b: self.operator("hospital-b"),
-            insurer: self.operator("insurer"),
-        }
+        Four::of(|slug| self.operator(slug))
     }
 
     /// Who acts for an institution.
