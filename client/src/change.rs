@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 
 use assent_genesis::Genesis;
+use assent_proto::block::PROTOCOL_NEWEST;
 use assent_proto::state::{Institution, Item, Nodes, Parameters, Policy};
-use assent_proto::transaction::{Change, ChangeNodes, ChangeValidators, Consequence};
+use assent_proto::transaction::{Change, ChangeNodes, ChangeProtocol, ChangeValidators, Consequence};
 use assent_proto::{Height, PublicKey, Validator, ValidatorSet};
 use clap::Args;
 use serde_json::{Value, json};
@@ -54,6 +55,23 @@ pub struct ParametersArgs {
     /// A parameter and its new value, such as heartbeat_ms=5000 or equivocation=remove. May be repeated
     #[arg(long = "set", value_name = "NAME=VALUE", required = true)]
     pub set: Vec<String>,
+}
+
+/// By which version of the rules blocks are made.
+#[derive(Args, Debug, Default)]
+pub struct ProtocolArgs {
+    /// The version: the one after that in force
+    #[arg(long = "to", value_name = "VERSION")]
+    pub to: u32,
+    /// First height at which it is in force, or so many blocks from the newest one: 50000 or +50000. The last
+    /// approval must be in a block at least two below it, or the change is refused then
+    #[arg(long, value_name = "HEIGHT")]
+    pub from: String,
+}
+
+/// Builds a change of the protocol version.
+pub fn protocol(newest: Height, args: &ProtocolArgs) -> Result<Change, Failure> {
+    Ok(Change::Protocol(ChangeProtocol { version: args.to, from: height(&args.from, newest)? }))
 }
 
 fn usage(message: impl Into<String>) -> Failure {
@@ -219,6 +237,8 @@ pub struct InForce {
     pub parameters: Parameters,
     /// What data may be used for.
     pub policy: Policy,
+    /// By which version of the rules blocks are made.
+    pub protocol: u32,
     /// The institution that the change is about, where it is about one that is there.
     pub institution: Option<Institution>,
     /// The item that it is about.
@@ -238,7 +258,29 @@ pub fn in_words(genesis: &Genesis, change: &Change, now: Option<&InForce>, lang:
         }
         Change::Policy(p) => charter::policy_in_words(p, now.map(|n| &n.policy), lang),
         Change::Grading(c) => charter::grading_in_words(genesis, c, now.and_then(|n| n.item.as_ref()), lang),
+        Change::Protocol(c) => protocol_in_words(c, now, lang),
     }
+}
+
+fn protocol_in_words(change: &ChangeProtocol, now: Option<&InForce>, lang: Lang) -> Vec<String> {
+    let ChangeProtocol { version, from } = change;
+    let before = now.map(|now| format!("{} → ", now.protocol)).unwrap_or_default();
+    let mut lines = vec![format!(
+        "{} {before}{version}, {} {from}",
+        lang.pick("protocol version", "协议版本"),
+        lang.pick("from block", "自区块"),
+    )];
+    if *version > PROTOCOL_NEWEST {
+        lines.push(format!(
+            "{} {PROTOCOL_NEWEST}; {}",
+            lang.pick("this program knows versions up to", "本程序所知的最高版本为"),
+            lang.pick(
+                "approve only once every validator's node runs one that knows it: others stop at that block",
+                "请待所有验证节点升级后再批准：未升级的节点将在该区块停止"
+            ),
+        ));
+    }
+    lines
 }
 
 fn parameters_in_words(new: &Parameters, now: Option<&InForce>) -> Vec<String> {
@@ -360,6 +402,7 @@ mod tests {
                 nodes: Nodes { nodes: assent_proto::List::empty() },
                 parameters: self.genesis.parameters().clone(),
                 policy: self.genesis.policy().clone(),
+                protocol: 1,
                 institution: None,
                 item: None,
             }

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use assent_genesis::Genesis;
 use assent_proto::event::{Event, EventCore, EventKind};
-use assent_proto::state::{Nodes, Object, ObjectRef, Parameters, Policy, Proposal, Role, Turns, Validators};
+use assent_proto::state::{
+    Nodes, Object, ObjectRef, Parameters, Policy, Proposal, Protocol, Role, Turns, Validators,
+};
 use assent_proto::transaction::{Action, Approve, Change, Propose};
 use assent_proto::{Address, Author, Denial, Height, InstitutionId, ProposalId, TimeMs, ValidatorSet};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::change::{self, InForce, NodesArgs, ParametersArgs, ValidatorsArgs, validator_json};
+use crate::change::{self, InForce, NodesArgs, ParametersArgs, ProtocolArgs, ValidatorsArgs, validator_json};
 use crate::charter::{self, GradingArgs, InstitutionArgs, PolicyArgs};
 use crate::context::{Context, confirm};
 use crate::error::Failure;
@@ -164,6 +166,21 @@ pub enum ProposeCommand {
         #[allow(missing_docs)]
         proposing: Proposing,
     },
+    /// By which version of the rules blocks are made, from a height on
+    #[command(after_help = "Examples:\n  \
+        assent govern propose protocol --to 2 --from +50000 --dry-run\n  \
+        assent govern propose protocol --to 2 --from +50000 --keyfile operator.age\n\
+        Before: every node runs a program that knows the version (`assentd --version`). A node that does not know\n\
+        it votes up to the block below that height, then stops and says so; with a newer program it goes on.\n\
+        A version that is decided cannot be taken back, and no other can be decided before it is in force.")]
+    Protocol {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        args: ProtocolArgs,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        proposing: Proposing,
+    },
 }
 
 /// By whom a proposal is made, and until when it can be approved.
@@ -226,6 +243,7 @@ struct Present {
     turns: Turns,
     parameters: Parameters,
     policy: Policy,
+    protocol: Protocol,
     height: Height,
     time: TimeMs,
 }
@@ -239,6 +257,7 @@ impl Present {
             turns: node.turns()?.value,
             parameters: node.parameters()?.value,
             policy: node.policy()?.value,
+            protocol: node.protocol()?,
             height: validators.height,
             time: validators.time,
             validators: validators.value,
@@ -248,6 +267,12 @@ impl Present {
     /// Who votes on the next block.
     fn set(&self) -> &ValidatorSet {
         self.validators.at(self.height.next())
+    }
+
+    /// The version that is decided and not in force on the next block.
+    fn next_protocol(&self) -> Option<(u32, Height)> {
+        let next = self.protocol.next.as_ref().filter(|next| next.from > self.height.next())?;
+        Some((next.version, next.from))
     }
 
     /// Whether a validator's turn comes last in the next block. Who left the set is forgotten later.
@@ -263,6 +288,7 @@ impl Present {
             nodes: self.nodes.clone(),
             parameters: self.parameters.clone(),
             policy: self.policy.clone(),
+            protocol: self.protocol.at(self.height.next()),
             institution: match change {
                 Change::Institution(c) => node.institution(c.institution)?,
                 _ => None,
@@ -309,6 +335,8 @@ fn present_json(genesis: &Genesis, now: &Present) -> Value {
         "pending": pending.map(|p| json!({ "from": p.from, "validators": set(&p.set) })),
         "former": former.collect::<Vec<_>>(), "nodes": nodes.collect::<Vec<_>>(),
         "turns": turns.collect::<Vec<_>>(), "parameters": now.parameters, "policy": now.policy,
+        "protocol": now.protocol.at(now.height.next()),
+        "next_protocol": now.next_protocol().map(|(version, from)| json!({ "version": version, "from": from })),
     })
 }
 
@@ -324,6 +352,18 @@ fn present_text(genesis: &Genesis, now: &Present, lang: Lang) -> String {
         now.height,
         words::show_time(now.time)
     )];
+    lines.push(format!(
+        "{} {}",
+        lang.pick("protocol version", "协议版本"),
+        now.protocol.at(now.height.next())
+    ));
+    if let Some((version, from)) = now.next_protocol() {
+        lines.push(format!(
+            "{} {version}, {} {from}",
+            lang.pick("decided: protocol version", "已通过：协议版本"),
+            lang.pick("from block", "自区块")
+        ));
+    }
     let set = |s: &ValidatorSet, lines: &mut Vec<String>| {
         for v in &s.validators {
             let slug = words::slug(genesis, &v.institution);
@@ -403,6 +443,7 @@ fn propose(ctx: &Context, command: &ProposeCommand) -> Result<Reply, Failure> {
         ProposeCommand::Institution { args, proposing } => {
             (charter::institution(&genesis, args, |id| node.institution(id))?, proposing)
         }
+        ProposeCommand::Protocol { args, proposing } => (change::protocol(now.height, args)?, proposing),
         ProposeCommand::Policy { args, proposing } => (charter::policy(&now.policy, args)?, proposing),
         ProposeCommand::Grading { args, proposing } => {
             let item = node.item(args.item)?;
@@ -461,7 +502,11 @@ fn no_say(
     change: &Change,
 ) -> Result<Option<Denial>, Failure> {
     Ok(match change {
-        Change::Validators(_) | Change::Nodes(_) | Change::Parameters(_) | Change::Institution(_) => {
+        Change::Validators(_)
+        | Change::Nodes(_)
+        | Change::Parameters(_)
+        | Change::Institution(_)
+        | Change::Protocol(_) => {
             (!runs_a_validator(now.set(), own)).then_some(Denial::NotAValidatorsInstitution)
         }
         Change::Grading(c) if node.item(c.item)?.is_some_and(|i| i.custodian == *own) => None,
@@ -697,6 +742,7 @@ fn proposal_json(
         Change::Institution(_) => "institution",
         Change::Policy(_) => "policy",
         Change::Grading(_) => "grading",
+        Change::Protocol(_) => "protocol",
     };
     json!({
         "id": id, "what": what, "standing": standing(p, now).name(Lang::En), "proposed": proposed,

@@ -126,6 +126,7 @@ mod tests {
             order: None,
             emergency: None,
             undelivered: false,
+            notified_height: None,
         }
     }
 

@@ -12,7 +12,7 @@ use assent_proto::event::EventKind;
 use assent_proto::evidence::{Claim, Evidence};
 use assent_proto::field::{Element, Message};
 use assent_proto::state::{
-    Account, Institution, Item, Nodes, Object, ObjectRef, Parameters, Policy, Turns, Validators,
+    Account, Institution, Item, Nodes, Object, ObjectRef, Parameters, Policy, Protocol, Turns, Validators,
 };
 use assent_proto::transaction::Change;
 use assent_proto::{
@@ -370,6 +370,15 @@ impl Node {
     /// The policy in force.
     pub fn policy(&mut self) -> Result<Proved<Policy>, Failure> {
         self.founded(ObjectRef::POLICY, |o| if let Object::Policy(p) = o { Some(p) } else { None })
+    }
+
+    /// The version of the rules in force, and the one that is decided; the oldest until one was decided.
+    pub fn protocol(&mut self) -> Result<Protocol, Failure> {
+        match self.object(ObjectRef::PROTOCOL)?.object {
+            Some(Object::Protocol(p)) => Ok(p),
+            Some(_) => Err(other_answer("protocol", &ObjectRef::PROTOCOL.id)),
+            None => Ok(Protocol::default()),
+        }
     }
 
     /// An institution, if there is such a one.

@@ -2,7 +2,7 @@
 //! events, with all their evidence. No ledger runs here.
 
 use assent_genesis::Genesis;
-use assent_proto::block::{CommitSignature, PROTOCOL_VERSION};
+use assent_proto::block::{CommitSignature, PROTOCOL_OLDEST};
 use assent_proto::event::{EventCore, EventKind};
 use assent_proto::evidence::{Claim, EventClaim, Evidence, StateClaim, TrailClaim, ValidatorLink};
 use assent_proto::field::{List, Message};
@@ -58,7 +58,7 @@ impl Chain {
         self.height = self.height.next();
         let set = &self.set;
         let header = Header {
-            version: PROTOCOL_VERSION,
+            version: PROTOCOL_OLDEST,
             genesis: self.genesis.hash(),
             height: self.height,
             parent: self.parent,

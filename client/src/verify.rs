@@ -212,6 +212,8 @@ pub fn status(ctx: &Context) -> Result<Reply, Failure> {
         "voting": s.voting, "validators": s.validators, "connected": s.connected,
         "waiting_for_quorum": s.waiting_for_quorum, "passed_over": s.passed_over,
         "target_height": s.target_height, "abstaining": s.abstaining, "inquiring": s.inquiring,
+        "protocol": s.protocol, "known_protocol": s.known_protocol, "next_protocol": s.next_protocol,
+        "next_protocol_from": s.next_protocol_from,
     });
     // The node chose these texts: they go out quoted, so that they cannot steer a terminal.
     let mut text = format!(
@@ -230,6 +232,16 @@ pub fn status(ctx: &Context) -> Result<Reply, Failure> {
     add(!s.abstaining.is_empty(), ", signs nothing at this height", "，本高度不签名");
     if !s.abstaining.is_empty() {
         text += &format!(" ({:?})", s.abstaining);
+    }
+    if s.next_protocol > s.known_protocol {
+        text += &format!(
+            "{} {} {} {}",
+            ctx.lang
+                .pick("; too old: the chain changes to protocol version", "；程序过旧：链将升级至协议版本"),
+            s.next_protocol,
+            ctx.lang.pick("at block", "，于区块"),
+            s.next_protocol_from
+        );
     }
     Ok(Reply::new(json, text))
 }

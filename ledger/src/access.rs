@@ -215,6 +215,7 @@ impl<'a> Ask<'a> {
             order: request.order,
             emergency: request.emergency,
             undelivered: false,
+            notified_height: None,
         }
     }
 

@@ -21,7 +21,7 @@ use crate::outcome::{Origin, Outcome, Record};
 use crate::overlay::Overlay;
 use crate::{
     ParentTurns, ReplayWindow, State, access, catalogue, check, consent, delegation, delivery, emergency,
-    governance, identity, institutions, lineage, orders, parameters, policy, turns,
+    governance, identity, institutions, lineage, orders, parameters, policy, protocol, turns,
 };
 
 /// Where and when a block stands.
@@ -92,9 +92,10 @@ pub fn apply(
     txs: &[VerifiedTx],
 ) -> Result<Applied, InvalidBlock> {
     let (parameters, policy) = (parameters(state), policy(state));
+    let version = protocol(state).at(block.height);
     within_bounds(&parameters, txs)?;
     in_phases(txs)?;
-    admissible(state, window, &parameters, block.time, txs)?;
+    admissible(state, window, &parameters, version, block.time, txs)?;
 
     let mut overlay = Overlay::over(state);
     turns::account(&mut overlay, block.height, parent);
@@ -104,7 +105,8 @@ pub fn apply(
         let origin =
             Origin { transaction: index as u32, body, author: tx.body().author, action: action.kind() };
         let signer = tx.signers()[0];
-        let call = Call { state: &overlay, parameters: &parameters, policy: &policy, block, body, signer };
+        let (parameters, policy) = (&parameters, &policy);
+        let call = Call { state: &overlay, parameters, policy, version, block, body, signer };
         let decided = may_act(&call, &tx.body().author, action)
             .and_then(|()| second_holds_key(&call, tx))
             .and_then(|()| decide(&call, &tx.body().author, action));
@@ -152,6 +154,7 @@ fn admissible(
     state: &State,
     window: &ReplayWindow,
     parameters: &Parameters,
+    version: u32,
     time: TimeMs,
     txs: &[VerifiedTx],
 ) -> Result<(), InvalidBlock> {
@@ -160,7 +163,7 @@ fn admissible(
         if !seen.insert(tx.body_id()) {
             return Err(InvalidBlock::Duplicate { index });
         }
-        check(state, window, parameters, time, tx)
+        check(state, window, parameters, version, time, tx)
             .map_err(|reason| InvalidBlock::Transaction { index, reason })?;
     }
     Ok(())
@@ -181,6 +184,8 @@ pub(crate) struct Call<'a> {
     pub(crate) state: &'a Overlay<'a>,
     pub(crate) parameters: &'a Parameters,
     pub(crate) policy: &'a Policy,
+    /// The protocol version in force at the block's height: what later versions changed is asked of it.
+    pub(crate) version: u32,
     pub(crate) block: BlockContext,
     pub(crate) body: BodyId,
     /// The author's key: current before the block.
@@ -196,7 +201,7 @@ impl Call<'_> {
 
 /// Whether the author may still act at all, whatever the block decided before: asked of every transaction, here
 /// and nowhere else.
-fn may_act(call: &Call, author: &Author, action: &Action) -> Result<(), Denial> {
+pub(crate) fn may_act(call: &Call, author: &Author, action: &Action) -> Result<(), Denial> {
     match author {
         Author::Institution(by) if is_duty(action) || call.author(by).standing == Standing::Active => Ok(()),
         Author::Institution(_) => Err(Denial::InstitutionSuspended),

@@ -10,7 +10,8 @@ use assent_proto::transaction::{Action, Author, Body, Capacity};
 
 use crate::{ReplayWindow, State, read};
 
-/// Validity against the state before the block, in a block of this time.
+/// Validity against the state before the block, in a block of this time, by the protocol version in force at its
+/// height.
 ///
 /// A refused transaction makes its block invalid; a node that is handed one answers with the code. Its
 /// signatures hold already and it is for this chain: only [`assent_proto::envelope::verify`] makes a
@@ -19,9 +20,13 @@ pub fn check(
     state: &State,
     window: &ReplayWindow,
     parameters: &Parameters,
+    version: u32,
     time: TimeMs,
     tx: &VerifiedTx,
 ) -> Result<(), Invalid> {
+    if tx.body().since() > version {
+        return Err(Invalid::NotYetActive);
+    }
     timely(parameters, time, tx.body())?;
     if window.contains(&tx.body_id(), tx.body().expires_at) {
         return Err(Invalid::Replay);
@@ -73,6 +78,14 @@ fn author_signed(state: &State, time: TimeMs, body: &Body, signer: &PublicKey) -
         }
     };
     if current { Ok(()) } else { Err(Invalid::WrongKey) }
+}
+
+/// Whether the key is one by which this author may sign now.
+pub(crate) fn signs_for(state: &State, time: TimeMs, author: &Author, key: &PublicKey) -> bool {
+    match author {
+        Author::Account(id) => account(state, id).is_some_and(|a| a.key_at(time) == *key),
+        Author::Institution(id) => read::<Institution>(state, *id).is_some_and(|i| operates(&i, time, key)),
+    }
 }
 
 fn operates(institution: &Institution, time: TimeMs, key: &PublicKey) -> bool {

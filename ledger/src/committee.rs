@@ -21,7 +21,9 @@ pub(crate) fn has_say(call: &Call, by: &InstitutionId, change: &Change) -> Resul
         return Err(Denial::InstitutionSuspended);
     }
     match change {
-        Change::Validators(_) | Change::Nodes(_) | Change::Parameters(_) => votes(call, by),
+        Change::Validators(_) | Change::Nodes(_) | Change::Parameters(_) | Change::Protocol(_) => {
+            votes(call, by)
+        }
         Change::Institution(change) => {
             votes(call, by)?;
             // Nobody has a say in what itself may do (R10).
@@ -38,9 +40,11 @@ pub(crate) fn has_say(call: &Call, by: &InstitutionId, change: &Change) -> Resul
 /// Whether institutions, each of which has a say, are enough to decide.
 pub(crate) fn is_enough(call: &Call, change: &Change, approvals: &[InstitutionId]) -> bool {
     match change {
-        Change::Validators(_) | Change::Nodes(_) | Change::Parameters(_) | Change::Institution(_) => {
-            is_quorum(call, approvals)
-        }
+        Change::Validators(_)
+        | Change::Nodes(_)
+        | Change::Parameters(_)
+        | Change::Institution(_)
+        | Change::Protocol(_) => is_quorum(call, approvals),
         Change::Policy(_) => is_committee(call, approvals),
         // Two approvals: the source's, and that of another on the committee.
         Change::Grading(c) => source(call, c).is_ok_and(|source| {

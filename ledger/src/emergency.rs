@@ -94,8 +94,19 @@ pub(crate) fn anchor(call: &Call, by: &InstitutionId, a: &AnchorEmergency) -> Re
     let request = asked(a);
     let ask = Ask::after_outage(call, by, (&a.requester, &request), a.released_at)?;
     ask.decide()?;
-    Ok(ask.permit())
+    if call.version < ONCE_SINCE {
+        return Ok(ask.permit());
+    }
+    let release = ObjectRef::release(a);
+    if call.state.has(release) {
+        return Err(Denial::AlreadyAnchored);
+    }
+    Ok(ask.permit().write(release, &Release { permit: PermitId(call.body.0) }))
 }
+
+/// The protocol version since which a release is anchored, and notice of a use by order given, once: before, either
+/// could be told again, and be counted twice by who reads the trails.
+const ONCE_SINCE: u32 = 2;
 
 /// The request that would have been made.
 fn asked(a: &AnchorEmergency) -> RequestAccess {
@@ -153,14 +164,22 @@ fn notify_of_emergency(call: &Call, n: &NotifyPerson, emergency: Emergency) -> R
     Ok(fulfilled(call, &n.permit, &emergency, EventKind::PersonNotified, told))
 }
 
-/// The permit's trail tells that notice was given; nothing else of the state changes by it.
+/// The permit's trail tells that notice was given, and since version 2 the permit itself, so that it is given once.
 fn notify_of_order(call: &Call, n: &NotifyPerson, permit: &Permit) -> Result<Outcome, Denial> {
     let due = permit.order.is_some() && crate::access::permit_person(call, permit).is_some();
     if !due {
         return Err(Denial::NoNoticeDue);
     }
     let trails = permit_trails(call, &n.permit, permit);
-    Ok(Outcome::default().event(EventKind::PersonNotified, n.permit, trails))
+    let told = |outcome: Outcome| outcome.event(EventKind::PersonNotified, n.permit, trails);
+    if call.version < ONCE_SINCE {
+        return Ok(told(Outcome::default()));
+    }
+    if permit.notified_height.is_some() {
+        return Err(Denial::AlreadyNotified);
+    }
+    let permit = Permit { notified_height: Some(call.block.height), ..permit.clone() };
+    Ok(told(Outcome::default().write(n.permit, &permit)))
 }
 
 fn of(call: &Call, permit: &PermitId) -> Option<Emergency> {

@@ -1,5 +1,5 @@
-//! What institutions decide together: who votes, who may connect, the bounds that all share, who is among them,
-//! what each use case may see, which item is graded down; and what follows when a validator contradicts itself.
+//! What institutions decide together: who votes, who may connect, the bounds that all share, by which version of the
+//! rules blocks are made, who is among them, what each use case may see, which item is graded down; and what follows when a validator contradicts itself.
 //!
 //! A change is decided once enough of those have approved it who have a say in it (`committee`). One function
 //! ([`enact`]) judges a change, when it is proposed, when the last approval comes, and in a dry run
@@ -159,7 +159,9 @@ fn approved(
 /// On whose trail a proposal is found besides.
 fn subject(change: &Change) -> ObjectRef {
     match change {
-        Change::Validators(_) | Change::Nodes(_) | Change::Parameters(_) => ObjectRef::VALIDATORS,
+        Change::Validators(_) | Change::Nodes(_) | Change::Parameters(_) | Change::Protocol(_) => {
+            ObjectRef::VALIDATORS
+        }
         Change::Institution(c) => c.institution.into(),
         Change::Policy(_) => ObjectRef::POLICY,
         Change::Grading(c) => c.item.into(),
@@ -182,6 +184,7 @@ enum Enacted {
     Institution(InstitutionId, Institution, EventKind),
     Policy(Policy),
     Grading(ItemId, Item),
+    Protocol(Protocol),
 }
 
 impl Enacted {
@@ -202,6 +205,7 @@ impl Enacted {
             Enacted::Grading(id, item) => {
                 enacted(outcome.write(*id, item), (*id).into()).event(EventKind::Classified, *id, [proposal])
             }
+            Enacted::Protocol(p) => enacted(outcome.write(ObjectRef::PROTOCOL, p), ObjectRef::PROTOCOL),
         }
     }
 }
@@ -220,6 +224,7 @@ fn enact(state: &Overlay, height: Height, change: &Change) -> Result<Enacted, De
         }
         Change::Policy(policy) => enact_policy(state, policy).map(Enacted::Policy),
         Change::Grading(c) => catalogue::graded_down(state, height, c).map(|i| Enacted::Grading(c.item, i)),
+        Change::Protocol(c) => enact_protocol(state, height, c).map(Enacted::Protocol),
     }
 }
 
@@ -232,6 +237,26 @@ fn enact_policy(state: &Overlay, policy: &Policy) -> Result<Policy, Denial> {
     } else {
         Err(Denial::BadPolicy)
     }
+}
+
+/// The next version, one at a time. Whether this program knows it plays no part: the state must be the same
+/// wherever the block is executed, and who does not know it stops before its height.
+fn enact_protocol(state: &Overlay, height: Height, change: &ChangeProtocol) -> Result<Protocol, Denial> {
+    let before: Protocol = state.get(ObjectRef::PROTOCOL).unwrap_or_default();
+    let active = before.at(height);
+    let pending = before.next.as_ref().is_some_and(|next| height < next.from);
+    if pending || active.checked_add(1) != Some(change.version) {
+        return Err(Denial::BadProtocol);
+    }
+    soon(height, change.from)?;
+    Ok(Protocol { active, next: Some(NextProtocol { version: change.version, from: change.from }) })
+}
+
+/// Whether a height is far enough above the block that decides on it for everyone to know it before, and no
+/// farther than it may be.
+fn soon(height: Height, from: Height) -> Result<(), Denial> {
+    let range = height.0 + ACTIVATION_MIN..=height.0 + ACTIVATION_MAX;
+    if range.contains(&from.0) { Ok(()) } else { Err(Denial::ActivationOutOfRange) }
 }
 
 // ---- who votes
@@ -249,9 +274,7 @@ fn enact_validators(
     if change.replaces != set.hash() {
         return Err(Denial::StaleChange);
     }
-    if !(height.0 + ACTIVATION_MIN..=height.0 + ACTIVATION_MAX).contains(&change.from.0) {
-        return Err(Denial::ActivationOutOfRange);
-    }
+    soon(height, change.from)?;
     let next = ValidatorSet { validators: change.validators.clone() };
     well_formed(state, &next)?;
     let new = next.validators.iter().filter(|v| !set.validators.iter().any(|old| old.key == v.key));

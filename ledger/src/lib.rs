@@ -34,7 +34,7 @@ mod window;
 pub use apply::{Applied, BlockContext, InvalidBlock, apply};
 pub use check::check;
 pub use governance::preview;
-pub use overlay::{Content, nodes, parameters, policy, read, turns, validators};
+pub use overlay::{Content, nodes, parameters, policy, protocol, read, turns, validators};
 pub use trie::State;
 pub use turns::ParentTurns;
 pub use window::ReplayWindow;

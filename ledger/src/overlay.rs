@@ -21,7 +21,7 @@ contents!(Institution => Institution, Account => Account, Item => Item, Batch =>
           GrantState => Grant, Permit => Permit, Artifact => Artifact, Review => Review, Policy => Policy,
           Parameters => Parameters, Validators => Validators, Nodes => Nodes, Turns => Turns,
           Proposal => Proposal, Misconduct => Misconduct, Delegation => Delegation, Order => Order,
-          Emergency => Emergency);
+          Emergency => Emergency, Protocol => Protocol, Release => Release);
 
 /// Reads an object from the state.
 pub fn read<T: Content>(state: &State, object: impl Into<ObjectRef>) -> Option<T> {
@@ -46,6 +46,11 @@ pub fn validators(state: &State) -> Validators {
 /// Who may connect; every state has it from its founding.
 pub fn nodes(state: &State) -> Nodes {
     read(state, ObjectRef::NODES).expect("the founding state holds the nodes")
+}
+
+/// The version of the rules in force, and the one that is decided; the oldest until one was decided.
+pub fn protocol(state: &State) -> Protocol {
+    read(state, ObjectRef::PROTOCOL).unwrap_or_default()
 }
 
 /// Who is passed over; every state has it from its founding.

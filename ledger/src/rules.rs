@@ -947,6 +947,14 @@ pub static RULES: &[Rule] = &[
         &[Article(Pipl, "18")],
     ),
     refuses(
+        (Emergencies, "release in an outage", "emergency"),
+        AlreadyAnchored,
+        "From protocol version 2 on: a release of the same records of the item to the same requester at the \
+         same time was anchored since.",
+        &[17],
+        &[],
+    ),
+    refuses(
         (Emergencies, "review", "emergency"),
         NotPermittedRole,
         "The author is no regulator.",
@@ -990,6 +998,14 @@ pub static RULES: &[Rule] = &[
          still defers notice.",
         &[17, 41],
         &[Article(Pipl, "18"), Article(Pipl, "35")],
+    ),
+    refuses(
+        (Emergencies, "notice", "emergency"),
+        AlreadyNotified,
+        "From protocol version 2 on: the person was told of this use by order since. Under version 1 she can be \
+         told again.",
+        &[41],
+        &[Article(Pipl, "35")],
     ),
     // ---- orders
     refuses(
@@ -1240,7 +1256,7 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Changes, "who has a say", "committee"),
         NotAValidatorsInstitution,
-        "Of validators, nodes, parameters and institutions: no validator of the author votes.",
+        "Of validators, nodes, parameters, institutions and the protocol: no validator of the author votes.",
         &[18],
         &[],
     ),
@@ -1318,7 +1334,7 @@ pub static RULES: &[Rule] = &[
     ),
     effects(
         (Changes, "to decide", "committee"),
-        "Validators, nodes, parameters and institutions: once institutions approve whose validators hold \
+        "Validators, nodes, parameters, institutions and the protocol: once institutions approve whose validators hold \
          more than two thirds of the power.",
         &[18],
         &[],
@@ -1392,6 +1408,20 @@ pub static RULES: &[Rule] = &[
         (Changes, "validators", "governance"),
         NoLiveQuorum,
         "Of the new set, those that vote now and are not passed over are no quorum.",
+        &[],
+        &[],
+    ),
+    refuses(
+        (Changes, "protocol", "governance"),
+        BadProtocol,
+        "The version is not the one after that in force, or another is decided and not in force.",
+        &[],
+        &[],
+    ),
+    refuses(
+        (Changes, "protocol", "governance"),
+        ActivationOutOfRange,
+        "The height is less than two blocks or more than a million ahead.",
         &[],
         &[],
     ),

@@ -209,7 +209,9 @@ impl World {
 
     /// Whether a transaction may be in the next block.
     pub fn check(&self, tx: &VerifiedTx) -> Result<(), Invalid> {
-        check(&self.state, &self.window, &parameters(&self.state), self.next().time, tx)
+        let next = self.next();
+        let version = crate::protocol(&self.state).at(next.height);
+        check(&self.state, &self.window, &parameters(&self.state), version, next.time, tx)
     }
 
     /// What the next block would make, without making it.

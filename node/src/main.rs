@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use assent_genesis::{Genesis, ValidatorPiece};
 use assent_node::api::ledger_client::LedgerClient;
@@ -13,8 +14,9 @@ use assent_node::keys::Keys;
 use assent_node::network::{self, Limits, peer_id};
 use assent_node::standing::{Vote, standing};
 use assent_node::{Config, Node, NodeError, repair};
+use assent_proto::block::{PROTOCOL_NEWEST, PROTOCOL_OLDEST};
 use assent_proto::validators::address;
-use assent_replica::SnapshotRule;
+use assent_replica::{Fault, SnapshotRule};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use libp2p::Multiaddr;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,11 +26,16 @@ type Failure = Box<dyn std::error::Error>;
 
 /// A node of an Assent chain: a validator, or an observer that follows and answers.
 #[derive(Parser)]
-#[command(name = "assentd", version, after_help = EXAMPLES)]
+#[command(name = "assentd", version, long_version = LONG_VERSION.as_str(), after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// With the protocol versions that it knows: whether it can go on with a chain.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    format!("{}\nprotocol versions {PROTOCOL_OLDEST} to {PROTOCOL_NEWEST}", env!("CARGO_PKG_VERSION"))
+});
 
 const EXAMPLES: &str = "Examples:
   assentd init --home /var/lib/assent --chain-id yantai-1 --institution hospital-a > node.toml
@@ -40,7 +47,9 @@ Exit codes:
   0  done
   1  the node stopped on a fault, or a command failed
   2  wrong arguments
-  3  the node stopped because its database is damaged or has parted from the chain: `assentd repair`";
+  3  the node stopped because its database is damaged or has parted from the chain: `assentd repair`
+  4  the node stopped because the chain goes on by a protocol version that this program does not know: install a
+     newer program and start it with the same folder";
 
 const RUN_EXAMPLES: &str = "Examples:
   assentd run --home /var/lib/assent --genesis genesis.toml --listen /ip4/0.0.0.0/tcp/26650
@@ -115,6 +124,10 @@ struct Run {
     client_limits: ClientFlags,
     #[command(flatten)]
     snapshots: SnapshotFlags,
+    /// Know no protocol version above this, as if the program were older. For rehearsing an upgrade: the node stops,
+    /// with exit code 4, at the height at which a later version comes into force.
+    #[arg(long, help_heading = "Protocol", value_name = "VERSION", default_value_t = PROTOCOL_NEWEST, value_parser = clap::value_parser!(u32).range(i64::from(PROTOCOL_OLDEST)..=i64::from(PROTOCOL_NEWEST)))]
+    newest_protocol: u32,
     /// How to log, on standard error. RUST_LOG chooses what.
     #[arg(long, help_heading = "Log", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -225,9 +238,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("assentd: {error}");
-            match error.downcast_ref::<NeedsRepair>() {
-                Some(_) => ExitCode::from(repair::EXIT_REPAIR),
-                None => ExitCode::FAILURE,
+            match (error.downcast_ref::<NeedsRepair>(), error.downcast_ref::<NodeError>()) {
+                (Some(_), _) => ExitCode::from(repair::EXIT_REPAIR),
+                (_, Some(NodeError::Fault(Fault::NewerProtocol { .. }))) => {
+                    ExitCode::from(repair::EXIT_NEWER)
+                }
+                _ => ExitCode::FAILURE,
             }
         }
     }
@@ -274,7 +290,9 @@ fn run_node(run: Run) -> Result<(), Failure> {
     let s = run.snapshots;
     let snapshots =
         SnapshotRule { every: s.snapshot_every, behind: s.snapshot_behind, ..SnapshotRule::default() };
-    let config = Config { home: run.home, genesis, rpc, listen, peers, limits, clients, snapshots };
+    let newest_protocol = run.newest_protocol;
+    let config =
+        Config { home: run.home, genesis, rpc, listen, peers, limits, clients, snapshots, newest_protocol };
     let runtime = runtime()?;
     let result: Result<(), Failure> = runtime.block_on(async {
         let stop = stop_signal()?;
@@ -387,7 +405,9 @@ async fn show_status(status: Status) -> Result<(), Failure> {
             "target_height": s.target_height, "abstaining": s.abstaining, "inquiring": s.inquiring,
             "admitted_peers": s.admitted_peers, "peer_bans": s.peer_bans,
             "taking": s.taking.map(|t| serde_json::json!({ "height": t.height, "parts": t.parts, "of": t.of })),
-            "missing_blocks": s.missing_blocks, "diverged": s.diverged,
+            "missing_blocks": s.missing_blocks, "diverged": s.diverged, "protocol": s.protocol,
+            "known_protocol": s.known_protocol, "next_protocol": s.next_protocol,
+            "next_protocol_from": s.next_protocol_from,
         });
         println!("{json:#}");
         return Ok(());
@@ -412,6 +432,13 @@ fn print_status(s: &StatusReply) {
     };
     println!("node        {who}, assentd {}", s.version);
     println!("chain       {}", hex::encode(&s.genesis));
+    println!("protocol    version {}; this program knows up to {}", s.protocol, s.known_protocol);
+    if s.next_protocol > 0 {
+        println!("            version {} from block {} on", s.next_protocol, s.next_protocol_from);
+    }
+    if s.next_protocol > s.known_protocol {
+        println!("            too old: it stops there; install a newer program before");
+    }
     println!("height      {}, {state}, round {} of the next", s.height, s.round);
     println!("state root  {}", hex::encode(&s.state_root));
     if let Some(t) = &s.taking {

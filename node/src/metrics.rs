@@ -116,6 +116,12 @@ pub struct Metrics {
     pub snapshot_parts_all: Level,
     /// 1 once this node has parted from the chain, until it stops.
     pub diverged: Level,
+    /// Version of the rules in force at the height in progress.
+    pub protocol: Level,
+    /// The newest version that this program knows.
+    pub known_protocol: Level,
+    /// The first height that this program cannot execute, as far as it is decided; 0 while there is none.
+    pub protocol_ends: Level,
 }
 
 impl Metrics {
@@ -159,6 +165,9 @@ impl Metrics {
             snapshot_parts: Level::default(),
             snapshot_parts_all: Level::default(),
             diverged: Level::default(),
+            protocol: Level::default(),
+            known_protocol: Level::default(),
+            protocol_ends: Level::default(),
             fsyncs: Counter::default(),
         };
         let mut r = Registry::with_prefix("assent");
@@ -209,6 +218,14 @@ impl Metrics {
         r.register("snapshot_parts", "Parts of that state that are here", m.snapshot_parts.clone());
         r.register("snapshot_parts_all", "Parts that it has", m.snapshot_parts_all.clone());
         r.register("diverged", "1 once this node has parted from the chain", m.diverged.clone());
+        r.register("protocol", "Protocol version in force", m.protocol.clone());
+        r.register(
+            "known_protocol",
+            "Newest protocol version that this program knows",
+            m.known_protocol.clone(),
+        );
+        let ends = "First height that needs a newer program, or 0";
+        r.register("needs_newer_program_at_height", ends, m.protocol_ends.clone());
     }
 
     fn register_consensus(&self, r: &mut Registry) {
@@ -247,6 +264,9 @@ impl Metrics {
         self.inquiring.set(u64::from(status.inquiring));
         self.passed_over.set(status.passed_over.len() as u64);
         self.target.set(status.target.0);
+        self.protocol.set(status.rules.version.into());
+        self.known_protocol.set(status.rules.known.into());
+        self.protocol_ends.set(status.rules.ends().map_or(0, |(_, from)| from.0));
     }
 
     /// Counts a client that was refused because it had too much of something.

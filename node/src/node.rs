@@ -46,6 +46,8 @@ pub struct Config {
     pub clients: ClientLimits,
     /// When whole states are kept for others, and wanted from them.
     pub snapshots: SnapshotRule,
+    /// The newest protocol version that it is to know, at most the program's own.
+    pub newest_protocol: u32,
 }
 
 /// Why a node does not start, or stops.
@@ -117,7 +119,9 @@ impl Node {
         let mut clock = Clock::default();
         let now = clock.now();
         let (founding, key) = (genesis.clone(), Some(keys.consensus.clone()));
-        let opened = tokio::task::spawn_blocking(move || Replica::open(now, founding, key, store)).await;
+        let known = config.newest_protocol;
+        let open = move || Replica::open_knowing(known, now, founding, key, store);
+        let opened = tokio::task::spawn_blocking(open).await;
         let (mut replica, first) =
             opened.map_err(|_| NodeError::Broken("the replica panicked while opening"))??;
         replica.set_snapshot_rule(config.snapshots);

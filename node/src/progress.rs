@@ -13,6 +13,8 @@ const QUORUM_GRACE: Duration = Duration::from_secs(2);
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// The same about older blocks, which nobody waits for.
 const OLDER_EVERY: Duration = Duration::from_secs(10);
+/// The same about a program that will be too old: it is to be replaced in time.
+const TOO_OLD_EVERY: Duration = Duration::from_secs(600);
 /// Blocks behind the others from which on it is told at all: to be a few behind is how blocks come.
 const BEHIND: u64 = 8;
 
@@ -60,6 +62,10 @@ pub(crate) enum Line {
     Voting(bool),
     /// It signs nothing at this height.
     Abstaining(String),
+    /// Another version of the rules is decided.
+    NextRules { version: u32, from: Height },
+    /// The same, and this program does not know it.
+    TooOld { version: u32, from: Height, known: u32, left: u64 },
 }
 
 /// What was seen and told last.
@@ -74,6 +80,8 @@ pub(crate) struct Progress {
     diverged: bool,
     voting: Option<bool>,
     abstaining: Option<String>,
+    rules: Option<(u32, Height)>,
+    too_old: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -92,6 +100,7 @@ impl Progress {
         lines.extend(self.taking(condition.taking, now));
         lines.extend(self.catching_up(status, now));
         lines.extend(self.older(condition.missing, now));
+        lines.extend(self.rules(status, now));
         if self.voting != Some(status.voting) {
             let first = self.voting.replace(status.voting).is_none();
             lines.extend((!first).then_some(Line::Voting(status.voting)));
@@ -115,7 +124,8 @@ impl Progress {
         let catch_up = self.catch_up.as_ref().map(|c| c.told + PROGRESS_EVERY);
         let taking = self.taking.map(|told| told + PROGRESS_EVERY);
         let older = self.older.map(|told| told + OLDER_EVERY);
-        let due = [quorum, catch_up, taking, older].into_iter().flatten().min()?;
+        let too_old = self.too_old.map(|told| told + TOO_OLD_EVERY);
+        let due = [quorum, catch_up, taking, older, too_old].into_iter().flatten().min()?;
         Some(due.saturating_duration_since(now))
     }
 
@@ -150,6 +160,19 @@ impl Progress {
             return self.older.take().map(|_| Line::OlderComplete);
         }
         due(&mut self.older, now, OLDER_EVERY).then_some(Line::OlderMissing(missing))
+    }
+
+    /// A version of the rules that is decided is told once; one that this program does not know, again and again.
+    fn rules(&mut self, status: &Status, now: Instant) -> Option<Line> {
+        let (before, next) = (self.rules, status.rules.next);
+        self.rules = next;
+        if let Some((version, from)) = status.rules.ends() {
+            let left = from.0.saturating_sub(status.height.0);
+            let line = Line::TooOld { version, from, known: status.rules.known, left };
+            return due(&mut self.too_old, now, TOO_OLD_EVERY).then_some(line);
+        }
+        self.too_old = None;
+        next.filter(|_| before != next).map(|(version, from)| Line::NextRules { version, from })
     }
 
     fn catching_up(&mut self, status: &Status, now: Instant) -> Option<Line> {
@@ -214,6 +237,17 @@ impl Line {
             Line::Voting(true) => tracing::info!("this node is a validator now and votes"),
             Line::Voting(false) => tracing::info!("this node is no validator any more and observes"),
             Line::Abstaining(why) => tracing::warn!(why, "nothing is signed at this height"),
+            Line::NextRules { version, from } => {
+                tracing::info!(version, height = from.0, "the chain changes to another protocol version");
+            }
+            Line::TooOld { version, from, known, left } => tracing::error!(
+                version,
+                height = from.0,
+                known,
+                left,
+                "E-TOO-OLD: the chain changes to a protocol version that this program does not know; it stops at \
+                 that height: install a newer program before, and start it with the same folder"
+            ),
         }
     }
 }
@@ -222,6 +256,7 @@ impl Line {
 mod tests {
     use super::*;
     use assent_proto::{Hash, TimeMs};
+    use assent_replica::Rules;
 
     fn condition(height: u64, target: u64, waiting_for_quorum: bool) -> Condition {
         let status = Status {
@@ -240,8 +275,28 @@ mod tests {
             voting: true,
             passed_over: Vec::new(),
             target: Height(target),
+            rules: Rules { version: 1, next: None, known: 1 },
         };
         Condition { status, taking: None, missing: 0, diverged: false }
+    }
+
+    #[test]
+    fn a_version_that_is_not_known_is_told_again_and_again_and_one_that_is_known_once() {
+        let (mut progress, begin) = (Progress::default(), Instant::now());
+        let mut look = |second: u64, known: u32, next: Option<(u32, Height)>| {
+            let mut condition = condition(10, 10, false);
+            condition.status.rules = Rules { version: 1, next, known };
+            progress.look(&condition, begin + Duration::from_secs(second))
+        };
+        let next = Some((2, Height(50)));
+        let told = [Line::TooOld { version: 2, from: Height(50), known: 1, left: 40 }];
+        assert!(look(0, 1, None).is_empty());
+        assert_eq!(look(1, 1, next), told);
+        assert!(look(600, 1, next).is_empty());
+        assert_eq!(look(601, 1, next), told);
+        assert!(look(602, 2, None).is_empty());
+        assert_eq!(look(603, 2, next), [Line::NextRules { version: 2, from: Height(50) }]);
+        assert!(look(2000, 2, next).is_empty());
     }
 
     #[test]

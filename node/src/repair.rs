@@ -26,6 +26,9 @@ const WORKSHOP: &str = "repair.new";
 /// The exit code of a node that stopped because its database must be repaired.
 pub const EXIT_REPAIR: u8 = 3;
 
+/// The exit code of a node that stopped because its program is older than the rules of its chain.
+pub const EXIT_NEWER: u8 = 4;
+
 /// What a repair did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repaired {

@@ -299,6 +299,10 @@ impl Ledger for Service {
             taking: taking.map(|t| api::Taking { height: t.height.0, parts: t.parts, of: t.of }),
             missing_blocks: missing,
             diverged,
+            protocol: status.rules.version,
+            known_protocol: status.rules.known,
+            next_protocol: status.rules.next.map_or(0, |(version, _)| version),
+            next_protocol_from: status.rules.next.map_or(0, |(_, from)| from.0),
         }))
     }
 }
@@ -464,7 +468,7 @@ pub fn refusal(reason: Invalid) -> Status {
         Invalid::MissingSignature | Invalid::BadSignature | Invalid::UnknownAuthor | Invalid::WrongKey => {
             Code::PermissionDenied
         }
-        Invalid::Expired | Invalid::TooFarAhead => Code::FailedPrecondition,
+        Invalid::Expired | Invalid::TooFarAhead | Invalid::NotYetActive => Code::FailedPrecondition,
         Invalid::Replay => Code::AlreadyExists,
         Invalid::Busy => Code::ResourceExhausted,
     };

@@ -10,7 +10,7 @@ use assent_node::metrics::Metrics;
 use assent_node::reader::{ReadError, Reader};
 use assent_node::repair::{REPORT, RepairError, repair};
 use assent_node::store::{DATABASE, OpenError, Store};
-use assent_proto::block::{PROTOCOL_VERSION, tx_root};
+use assent_proto::block::{PROTOCOL_OLDEST, tx_root};
 use assent_proto::field::Message;
 use assent_proto::merkle::Mountains;
 use assent_proto::state::Permit;
@@ -59,7 +59,7 @@ impl Blocks {
         let applied = self.world.apply(&txs).unwrap();
         let transactions: Vec<Bytes> = txs.iter().map(|t| t.bytes().clone()).collect();
         let header = Header {
-            version: PROTOCOL_VERSION,
+            version: PROTOCOL_OLDEST,
             genesis: *self.world.genesis(),
             height: at.height,
             parent: self.parent,

@@ -40,7 +40,7 @@ crate::field::plain_field!(BlockId);
 messages! {
     /// What validators agree on: everything about a block, with the roots after it.
     Header {
-        /// Protocol version; [`PROTOCOL_VERSION`].
+        /// The protocol version in force at its height; see [`crate::state::Protocol`].
         version: u32,
         /// The chain.
         genesis: GenesisHash,
@@ -96,8 +96,12 @@ messages! {
     }
 }
 
-/// The protocol version of this build.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// The protocol version by which every chain begins.
+pub const PROTOCOL_OLDEST: u32 = 1;
+/// The newest protocol version whose rules this build knows. A later one comes into force by a proposal, at a
+/// height (see [`crate::state::Protocol`]); what a version changed is asked of the version in force, never of the
+/// build.
+pub const PROTOCOL_NEWEST: u32 = 2;
 /// The most transactions that a block may hold, whatever the parameters say.
 pub const BLOCK_TRANSACTIONS_MAX: usize = 65_536;
 /// The most bytes of a block's encoding, whatever the parameters say.
@@ -143,6 +147,28 @@ impl Header {
     /// The block's id.
     pub fn id(&self) -> BlockId {
         BlockId(hash::BLOCK_ID.hash(&[&self.encode()]))
+    }
+}
+
+/// A block is made by rules that came after this program. Nobody is at fault: its operator installs a newer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "block {height} is of protocol version {version}, and this program knows versions up to {known}: install a newer program"
+)]
+pub struct UnknownProtocol {
+    /// The block's height.
+    pub height: Height,
+    /// Its version.
+    pub version: u32,
+    /// The newest version that is known.
+    pub known: u32,
+}
+
+impl Header {
+    /// Whether a program that knows versions up to `known` can say what the block means.
+    pub fn check_known(&self, known: u32) -> Result<(), UnknownProtocol> {
+        let Header { version, height, .. } = *self;
+        if version <= known { Ok(()) } else { Err(UnknownProtocol { height, version, known }) }
     }
 }
 

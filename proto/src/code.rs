@@ -59,6 +59,7 @@ codes! {
         TooFarAhead = 12, "The transaction's expiry is further ahead than allowed.", "交易的有效期超出允许范围。";
         Replay = 13, "The same body was committed before.", "同一交易内容已提交过。";
         Busy = 14, "The pool is full; try again shortly.", "交易池已满，请稍后重试。";
+        NotYetActive = 15, "The transaction uses what a later protocol version brings, which is not in force yet.", "交易使用了尚未生效的协议版本的内容。";
     }
 }
 
@@ -172,6 +173,8 @@ codes! {
         NotOnTheCommittee = 105, "The institution's role has no say in this decision.", "该机构的角色无权参与此项决定。";
         BadInstitution = 106, "The institution does not fit: unknown, without roles or keys, or its validators still vote.", "机构变更不合规。";
         NotGradedDown = 107, "Only grading down is decided by proposal.", "仅降低级别需要提案。";
+        AlreadyAnchored = 108, "The release in an outage was anchored before.", "该次断网释放此前已存证。";
+        BadProtocol = 109, "The protocol version is not the one after that in force, or another is decided and not yet in force.", "协议版本变更不合规。";
     }
 }
 

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::block::{BadCertificate, CertifiedHeader};
+use crate::block::{BadCertificate, CertifiedHeader, PROTOCOL_NEWEST, UnknownProtocol};
 use crate::code::Invalid;
 use crate::envelope;
 use crate::event::Event;
@@ -168,6 +168,9 @@ pub enum BadEvidence {
     /// The certificate.
     #[error("the header is not final: {0}")]
     Certificate(#[from] BadCertificate),
+    /// The header is final, and this program is too old to say what it means.
+    #[error(transparent)]
+    Newer(#[from] UnknownProtocol),
     /// The state proof.
     #[error("the state proof fails: {0}")]
     State(#[from] BadProof),
@@ -269,6 +272,7 @@ impl Evidence {
         }
         verify_header(&self.anchor, trust, set)?;
         let header = &self.anchor.header;
+        header.check_known(PROTOCOL_NEWEST)?;
         let height = header.height;
         let statement = match &self.claim {
             Claim::Event(c) => self.verify_event(c, trust)?,

@@ -135,6 +135,8 @@ domains! {
     SIGN_PROPOSAL = "assent 2026-11 sign proposal";
     /// What a wallet signs off chain, to tell an institution a handle.
     SIGN_HANDLE = "assent 2026-11 sign handle";
+    /// What a party signs to ask whether a request would be permitted.
+    SIGN_QUESTION = "assent 2026-11 sign question";
     /// A block's id: the hash of its header.
     BLOCK_ID = "assent 2026-11 block id";
     /// A commit certificate.
@@ -147,6 +149,8 @@ domains! {
     ITEM_ID = "assent 2026-11 item id";
     /// A review's id, from item, requester and purpose.
     REVIEW_ID = "assent 2026-11 review id";
+    /// A release in an outage, from who used which records when.
+    RELEASE_ID = "assent 2026-11 release id";
     /// A record in an anchored batch.
     RECORD = "assent 2026-11 record";
     /// An object's content, without its trail.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::block::PROTOCOL_OLDEST;
 use crate::field::{Element, List, Message, enums, messages};
 use crate::hash::{self, Hash};
 use crate::ids::*;
@@ -17,7 +18,7 @@ enums! {
         /** [`Policy`]. */ Policy = 10, /** [`Parameters`]. */ Parameters = 11, /** [`Validators`]. */ Validators = 12,
         /** [`Nodes`]. */ Nodes = 13, /** [`Turns`]. */ Turns = 14, /** [`Proposal`]. */ Proposal = 15,
         /** [`Misconduct`]. */ Misconduct = 16, /** [`Delegation`]. */ Delegation = 17, /** [`Order`]. */ Order = 18,
-        /** [`Emergency`]. */ Emergency = 19 }
+        /** [`Emergency`]. */ Emergency = 19, /** [`Protocol`]. */ Protocol = 20, /** [`Release`]. */ Release = 21 }
     /// What an institution may do.
     Role { /** Enrols persons, anchors settlements (医保局). */ Bureau = 1, /** Holds care and fee details. */ Hospital = 2,
         /** Pays claims. */ Insurer = 3, /** Reviews and supervises. */ Regulator = 4, /** Follows the trail. */ Auditor = 5,
@@ -303,6 +304,13 @@ messages! {
         emergency: Option<EmergencyReason>,
         /// The custodian said that it will not release; the use is given back.
         undelivered: bool,
+        /// Of a use by order, at which height the person was told first since version 2 of the protocol is in force.
+        notified_height: Option<Height>,
+    }
+    /// A release in an outage that was anchored since version 2 of the protocol is in force: it is so once.
+    Release {
+        /// The permit that its anchoring made.
+        permit: PermitId,
     }
     /// A product of an activity.
     Artifact {
@@ -387,6 +395,20 @@ messages! {
         validator: Validator,
         /// Last height at which it voted.
         until: Height,
+    }
+    /// By which version of the rules blocks are made. Not in the state before the first change: version 1.
+    Protocol {
+        /// In force, until the next is.
+        active: u32,
+        /// In force from a height on that was named when it was decided.
+        next: Option<NextProtocol>,
+    }
+    /// A version that is decided.
+    NextProtocol {
+        /// The version.
+        version: u32,
+        /// First height at which it is in force.
+        from: Height,
     }
     /// Who may connect: validators' nodes and observers.
     Nodes {
@@ -506,6 +528,17 @@ impl ObjectRef {
         ObjectRef { kind: ObjectKind::Emergency, id: permit.0 }
     }
 
+    /// A release in an outage: who used which records when. The order in which the records are named says nothing.
+    pub fn release(anchor: &AnchorEmergency) -> ObjectRef {
+        let mut records: Vec<_> = anchor.records.iter().map(|r| r.record.leaf()).collect();
+        records.sort();
+        let h = hash::RELEASE_ID.hasher().bytes(anchor.requester.as_bytes()).bytes(anchor.item.as_bytes());
+        let h = records.iter().fold(h.number(anchor.released_at.0), |h, r| h.hash(r));
+        ObjectRef { kind: ObjectKind::Release, id: h.end() }
+    }
+
+    /// By which rules blocks are made.
+    pub const PROTOCOL: ObjectRef = ObjectRef { kind: ObjectKind::Protocol, id: Hash::ZERO };
     /// The parameters.
     pub const PARAMETERS: ObjectRef = ObjectRef { kind: ObjectKind::Parameters, id: Hash::ZERO };
     /// Who votes.
@@ -598,6 +631,8 @@ pub enum Object {
     Delegation(Delegation),
     Order(Box<Order>),
     Emergency(Emergency),
+    Protocol(Protocol),
+    Release(Release),
 }
 
 impl Object {
@@ -623,6 +658,8 @@ impl Object {
             ObjectKind::Delegation => Object::Delegation(Message::decode(content)?),
             ObjectKind::Order => Object::Order(Box::new(Message::decode(content)?)),
             ObjectKind::Emergency => Object::Emergency(Message::decode(content)?),
+            ObjectKind::Protocol => Object::Protocol(Message::decode(content)?),
+            ObjectKind::Release => Object::Release(Message::decode(content)?),
         })
     }
 }
@@ -633,6 +670,23 @@ impl Validators {
         match &self.pending {
             Some(pending) if height >= pending.from => &pending.set,
             _ => &self.current,
+        }
+    }
+}
+
+impl Default for Protocol {
+    /// As every chain begins.
+    fn default() -> Protocol {
+        Protocol { active: PROTOCOL_OLDEST, next: None }
+    }
+}
+
+impl Protocol {
+    /// The version in force at a height: of this state's block or above it.
+    pub fn at(&self, height: Height) -> u32 {
+        match &self.next {
+            Some(next) if height >= next.from => next.version,
+            _ => self.active,
         }
     }
 }

@@ -498,6 +498,13 @@ messages! {
         /// Until when it may act in emergencies, inclusive.
         rostered_until: Option<TimeMs>,
     }
+    /// By which version of the rules blocks are made, from a height on.
+    ChangeProtocol {
+        /// The one after that in force.
+        version: u32,
+        /// First height at which it is in force.
+        from: Height,
+    }
     /// Who may connect.
     ChangeNodes {
         /// New nodes.
@@ -802,6 +809,8 @@ pub enum Change {
     Policy(Policy),
     /// An item graded down (R21).
     Grading(Classify),
+    /// The version of the rules.
+    Protocol(ChangeProtocol),
 }
 
 impl Element for Change {
@@ -815,6 +824,7 @@ impl Element for Change {
             W::Institution(m) => Change::Institution(Box::new(Element::read(m, "institution")?)),
             W::Policy(m) => Change::Policy(Element::read(m, "policy")?),
             W::Grading(m) => Change::Grading(Element::read(m, "grading")?),
+            W::Protocol(m) => Change::Protocol(Element::read(m, "protocol")?),
         })
     }
     fn write(&self) -> Self::Wire {
@@ -827,6 +837,7 @@ impl Element for Change {
                 Change::Institution(m) => W::Institution(m.write()),
                 Change::Policy(m) => W::Policy(m.write()),
                 Change::Grading(m) => W::Grading(m.write()),
+                Change::Protocol(m) => W::Protocol(m.write()),
             }),
         }
     }
@@ -904,7 +915,9 @@ impl Change {
                 };
                 change.possessions.iter().map(joined).collect()
             }
-            Change::Parameters(_) | Change::Policy(_) | Change::Grading(_) => Ok(Vec::new()),
+            Change::Parameters(_) | Change::Policy(_) | Change::Grading(_) | Change::Protocol(_) => {
+                Ok(Vec::new())
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may stop at once")]
 
-use assent_proto::block::{BadCertificate, CommitSignature, PROTOCOL_VERSION};
+use assent_proto::block::{BadCertificate, CommitSignature, PROTOCOL_OLDEST};
 use assent_proto::epochs::Epochs;
 use assent_proto::evidence::*;
 use assent_proto::field::{List, Message};
@@ -45,7 +45,7 @@ fn leaf() -> Leaf {
 fn certified(height: u64, by: &[u8], next: &[u8], voters: &[usize]) -> CertifiedHeader {
     let (now, next) = (set(by), set(next));
     let header = Header {
-        version: PROTOCOL_VERSION,
+        version: PROTOCOL_OLDEST,
         genesis: genesis(),
         height: Height(height),
         parent: BlockId(Hash([2; 32])),

@@ -6,11 +6,11 @@
 use bytes::Bytes;
 
 use assent_ledger::{Applied, BlockContext, ParentTurns, ReplayWindow, State};
-use assent_proto::block::{BLOCK_BYTES_MAX, BadCertificate, PROTOCOL_VERSION, tx_root};
+use assent_proto::block::{BLOCK_BYTES_MAX, BadCertificate, tx_root};
 use assent_proto::field::Message;
 use assent_proto::merkle::Mountains;
 use assent_proto::mutation::{Mutation, planted};
-use assent_proto::state::Parameters;
+use assent_proto::state::{Parameters, Protocol};
 use assent_proto::{
     Address, Block, BlockId, BodyId, CommitCertificate, DecodeError, Envelope, GenesisHash, Hash, Header,
     Height, Invalid, TimeMs, VerifiedTx, envelope,
@@ -44,6 +44,8 @@ pub(crate) struct Head {
     pub(crate) certificate: Option<CommitCertificate>,
     /// The bounds in force.
     pub(crate) parameters: Parameters,
+    /// The version of the rules, and the one that is decided.
+    pub(crate) protocol: Protocol,
     /// Who voted at its height: verifies the certificate that the next block carries, and names who missed a
     /// turn.
     pub(crate) own: Voting,
@@ -101,6 +103,7 @@ impl Head {
     pub(crate) fn founding(genesis: &assent_genesis::Genesis) -> Head {
         let state = State::from_leaves(genesis.leaves());
         Head {
+            protocol: assent_ledger::protocol(&state),
             own: Voting::at(&state, Height(0)),
             next: Voting::at(&state, Height(1)),
             height: Height(0),
@@ -126,11 +129,17 @@ impl Head {
             own: Voting::at(&applied.state, header.height),
             next: Voting::at(&applied.state, header.height.next()),
             parameters: assent_ledger::parameters(&applied.state),
+            protocol: assent_ledger::protocol(&applied.state),
             state: applied.state.clone(),
             window: applied.window.clone(),
             mountains,
             certificate: Some(certificate),
         }
+    }
+
+    /// The version by whose rules the next block is made.
+    pub(crate) fn next_version(&self) -> u32 {
+        self.protocol.at(self.height.next())
     }
 
     /// The time of a block built on it at `now`.
@@ -140,7 +149,7 @@ impl Head {
 
     /// Whether a transaction may be in a block of that time.
     pub(crate) fn check(&self, time: TimeMs, tx: &VerifiedTx) -> Result<(), Invalid> {
-        assent_ledger::check(&self.state, &self.window, &self.parameters, time, tx)
+        assent_ledger::check(&self.state, &self.window, &self.parameters, self.next_version(), time, tx)
     }
 
     /// Executes the next block, which carries this certificate of the head.
@@ -177,7 +186,7 @@ pub(crate) fn build(
     });
     let transactions: Vec<_> = txs.iter().map(|t| t.bytes().clone()).collect();
     let header = Header {
-        version: PROTOCOL_VERSION,
+        version: head.next_version(),
         genesis: chain.genesis,
         height: head.height.next(),
         parent: head.id,
@@ -272,7 +281,7 @@ pub(crate) fn outcome(chain: &Chain, head: &Head, pool: &Pool, block: &Block) ->
 
 fn check_header(chain: &Chain, head: &Head, header: &Header) -> Result<(), Reject> {
     let rules = [
-        ("version", header.version == PROTOCOL_VERSION),
+        ("version", header.version == head.next_version()),
         ("genesis", header.genesis == chain.genesis),
         ("height", header.height == head.height.next()),
         ("parent", header.parent == head.id),

@@ -28,6 +28,6 @@ pub use message::{
     MESSAGE_BYTES_MAX, Offer, Outcome, PART_BYTES_MAX, Part, PeerMessage, TRANSACTIONS_MAX,
 };
 pub use pool::{POOL_BYTES_MAX, POOL_TRANSACTIONS_MAX};
-pub use replica::{Fault, Input, Output, Replica, Status};
+pub use replica::{Fault, Input, Output, Replica, Rules, Status};
 pub use snapshot::SnapshotRule;
 pub use storage::{Commit, Gap, Past, Storage, StorageFault, Tip};

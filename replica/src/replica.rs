@@ -146,6 +146,19 @@ pub enum Fault {
     /// As [`Fault::Diverged`] or [`Fault::CertifiedInvalid`], after the peers were asked what differs.
     #[error("{0}")]
     Explained(Box<Divergence>),
+    /// The chain goes on by rules that came after this program. Nothing is damaged, and nobody is at fault: what is
+    /// stored is good for a newer program to go on with.
+    #[error(
+        "block {height} is made by protocol version {version}, and this program knows versions up to {known}: install a newer program and start it with the same folder"
+    )]
+    NewerProtocol {
+        /// The first height that this program cannot execute, or one above it.
+        height: Height,
+        /// Its version.
+        version: u32,
+        /// The newest version that this program knows.
+        known: u32,
+    },
     /// A quorum made final a block that the rules do not allow.
     #[error(
         "diverged from the chain at height {height}: a quorum certified a block that is not valid here: {what}"
@@ -191,12 +204,36 @@ pub struct Status {
     pub passed_over: Vec<Address>,
     /// The highest height that is final as far as connected peers say.
     pub target: Height,
+    /// Which rules are in force, and which are to be.
+    pub rules: Rules,
+}
+
+/// By which protocol versions blocks are made, and which this program knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// In force at the height in progress.
+    pub version: u32,
+    /// Decided and not in force yet: the version, and the first height at which it is.
+    pub next: Option<(u32, Height)>,
+    /// The newest that this program knows.
+    pub known: u32,
+}
+
+impl Rules {
+    /// What is decided and this program does not know: there it will stop.
+    pub fn ends(&self) -> Option<(u32, Height)> {
+        self.next.filter(|(version, _)| *version > self.known)
+    }
 }
 
 /// A validator, or an observer that follows without a vote.
 pub struct Replica<S: Storage> {
     pub(crate) storage: S,
     pub(crate) chain: Chain,
+    /// The newest protocol version that is known here.
+    pub(crate) known: u32,
+    /// A certified header of a later one was seen: there is no way on.
+    pub(crate) outdated: Option<Fault>,
     /// Our key, if we have one. Whether it votes is for each height to say.
     pub(crate) key: Option<PublicKey>,
     /// Leaves that block 1 writes besides its own; empty afterwards.
@@ -243,7 +280,19 @@ impl<S: Storage> Replica<S> {
         if self.case.is_some() {
             return self.hear_why(input);
         }
+        // Said one step late, so that what the last block gave is told and sent.
+        self.check_known()?;
         self.take(input).and_then(|()| self.settle()).or_else(|fault| self.ask_why(fault))
+    }
+
+    /// Whether the next block can be executed by this program at all.
+    pub(crate) fn check_known(&self) -> Result<(), Fault> {
+        let (height, version, known) = (self.head.height.next(), self.head.next_version(), self.known);
+        match &self.outdated {
+            Some(fault) => Err(fault.clone()),
+            None if version > known => Err(Fault::NewerProtocol { height, version, known }),
+            None => Ok(()),
+        }
     }
 
     fn take(&mut self, input: Input) -> Result<(), Fault> {
@@ -270,6 +319,9 @@ impl<S: Storage> Replica<S> {
     pub fn next_wake(&self) -> Option<TimeMs> {
         if let Some(case) = &self.case {
             return case.until();
+        }
+        if self.check_known().is_err() {
+            return Some(self.now);
         }
         let mut wake = self.next_fetch();
         if self.consensus.is_running() {
@@ -313,7 +365,14 @@ impl<S: Storage> Replica<S> {
             voting: me.is_some_and(|me| voting.holds(&me)),
             passed_over: voting.addresses().iter().filter(passed_over).copied().collect(),
             target: self.catch_up.target().max(self.head.height),
+            rules: self.rules(),
         }
+    }
+
+    fn rules(&self) -> Rules {
+        let next = self.head.protocol.next.as_ref().filter(|next| self.head.height.next() < next.from);
+        let next = next.map(|next| (next.version, next.from));
+        Rules { version: self.head.next_version(), next, known: self.known }
     }
 
     /// The round of the height in progress.
@@ -345,7 +404,9 @@ impl<S: Storage> Replica<S> {
     pub(crate) fn settle(&mut self) -> Result<Vec<Output>, Fault> {
         loop {
             let running = self.consensus.is_running();
-            if let Some(output) = self.work.pop_front() {
+            if self.check_known().is_err() {
+                break;
+            } else if let Some(output) = self.work.pop_front() {
                 self.obey(output)?;
             } else if self.take_waiting()? {
                 continue;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use assent_consensus::{Consensus, Timeouts};
 use assent_genesis::Genesis;
 use assent_ledger::{BlockContext, ParentTurns, ReplayWindow, State, apply};
+use assent_proto::block::PROTOCOL_NEWEST;
 use assent_proto::envelope::{Envelope, verify};
 use assent_proto::field::Message;
 use assent_proto::mutation::{Mutation, planted};
@@ -30,6 +31,18 @@ impl<S: Storage> Replica<S> {
         now: TimeMs,
         genesis: Genesis,
         key: Option<SecretKey>,
+        storage: S,
+    ) -> Result<(Self, Vec<Output>), Fault> {
+        Replica::open_knowing(PROTOCOL_NEWEST, now, genesis, key, storage)
+    }
+
+    /// The same as if the program knew protocol versions up to `known` alone: how a program behaves that is older
+    /// than its chain can be rehearsed before there is such a chain.
+    pub fn open_knowing(
+        known: u32,
+        now: TimeMs,
+        genesis: Genesis,
+        key: Option<SecretKey>,
         mut storage: S,
     ) -> Result<(Self, Vec<Output>), Fault> {
         let chain = Chain { genesis: genesis.hash() };
@@ -48,6 +61,8 @@ impl<S: Storage> Replica<S> {
             resumes: !storage.log_read()?.is_empty(),
             storage,
             chain,
+            known: known.min(PROTOCOL_NEWEST),
+            outdated: None,
             founding,
             head,
             now,
@@ -63,6 +78,7 @@ impl<S: Storage> Replica<S> {
             inquiry: Inquiry::default(),
             contradicted: BTreeSet::new(),
         };
+        replica.check_known()?;
         replica.consensus.committed(replica.head.height);
         replica.know_voters();
         replica.follow_nodes();
@@ -94,6 +110,7 @@ pub(crate) fn restore<S: Storage>(genesis: &Genesis, tip: Tip, storage: &mut S) 
         own: Voting::at(&state, height),
         next: Voting::at(&state, height.next()),
         parameters: assent_ledger::parameters(&state),
+        protocol: assent_ledger::protocol(&state),
         window: restore_window(storage, &given, height, header.time, &state)?,
         state,
         mountains: tip.mountains,

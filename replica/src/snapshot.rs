@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use assent_genesis::Genesis;
 use assent_ledger::State;
+use assent_proto::block::UnknownProtocol;
 use assent_proto::evidence::{Trust, verify_header};
 use assent_proto::field::Message;
 use assent_proto::merkle::Mountains;
@@ -359,9 +360,15 @@ impl<S: Storage> Replica<S> {
         }
         let Some(offer) = offer else { return };
         match check_offer(&self.snapshots.genesis, &offer) {
-            Ok(()) => {
-                offers.offers.insert(from, offer);
-            }
+            Ok(()) => match offer.certified.header.check_known(self.known) {
+                Ok(()) => {
+                    offers.offers.insert(from, offer);
+                }
+                // A quorum made that block; who offers it is right, and we are the ones who cannot go on.
+                Err(UnknownProtocol { height, version, known }) => {
+                    self.outdated = Some(Fault::NewerProtocol { height, version, known });
+                }
+            },
             Err(what) => self.blame(from, what),
         }
     }

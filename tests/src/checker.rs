@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use assent_client::rpc::api;
 use assent_genesis::Genesis;
-use assent_proto::block::{PROTOCOL_VERSION, tx_root};
+use assent_proto::block::{PROTOCOL_NEWEST, PROTOCOL_OLDEST, tx_root};
 use assent_proto::event::EventKind;
 use assent_proto::evidence::Evidence;
 use assent_proto::field::{Element, Message};
@@ -234,7 +234,10 @@ impl<'a> Walk<'a> {
         let below = self.below.as_ref().map(|b| &b.header);
         let height = below.map_or(Height(0), |b| b.height).next();
         let parent = below.map_or(BlockId(self.genesis.hash().0), Header::id);
-        must(header.version == PROTOCOL_VERSION, || format!("version {}", header.version))?;
+        let version = below.map_or(PROTOCOL_OLDEST, |b| b.version);
+        let follows = (version..=version + 1).contains(&header.version);
+        must(follows, || format!("version {} after version {version}", header.version))?;
+        header.check_known(PROTOCOL_NEWEST).map_err(|e| e.to_string())?;
         must(header.genesis == self.genesis.hash(), || "it is of another chain".into())?;
         must(header.height == height, || format!("it says height {}", header.height))?;
         must(header.parent == parent, || "it does not follow on the block below".into())?;
@@ -540,7 +543,7 @@ mod tests {
             let height = below.map_or(Height(0), |b| b.header.height).next();
             let parent_certificate = below.map(|b| b.certificate.clone());
             let header = Header {
-                version: PROTOCOL_VERSION,
+                version: PROTOCOL_OLDEST,
                 genesis: self.genesis.hash(),
                 height,
                 parent: below.map_or(BlockId(self.genesis.hash().0), |b| b.header.id()),

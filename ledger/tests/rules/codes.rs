@@ -179,6 +179,7 @@ fn provoke(code: Denial) -> Result<(), Denial> {
             crate::orders::provoke(code)
         }
         AlreadyUndelivered => crate::delivery::provoke(code),
+        AlreadyAnchored | BadProtocol => crate::protocol::provoke(code),
     }
 }
 

@@ -17,5 +17,6 @@ mod institutions;
 mod lineage;
 mod orders;
 mod policy;
+mod protocol;
 mod trails;
 mod validity;

@@ -127,11 +127,26 @@ fn a_replay_is_refused_as_long_as_it_could_be_in_time() {
     let window = scene.world.window();
     let (state, last) = (scene.world.state(), tx.body().expires_at);
     assert_eq!(
-        check(state, window, &parameters(state), last, &tx),
+        check(state, window, &parameters(state), 1, last, &tx),
         Err(Invalid::Replay),
         "at its last moment"
     );
-    assert_eq!(check(state, window, &parameters(state), last.plus(1), &tx), Err(Invalid::Expired));
+    assert_eq!(check(state, window, &parameters(state), 1, last.plus(1), &tx), Err(Invalid::Expired));
+}
+
+#[test]
+fn what_a_version_brought_is_in_no_block_before_it_is_in_force() {
+    let mut scene = Scene::new();
+    let (person, bureau, grant) = (scene.person.clone(), scene.four.bureau.clone(), grant_of(&scene));
+    let time = scene.world.next().time;
+    let protocol = Change::Protocol(ChangeProtocol { version: 2, from: Height(50) });
+    let propose = Action::Propose(Box::new(Propose { change: protocol, until: time.plus(1000) }));
+    for tx in [scene.world.sign(&person, grant), scene.world.sign(&bureau, propose)] {
+        let (state, window) = (scene.world.state(), scene.world.window());
+        let at = |version| check(state, window, &parameters(state), version, time, &tx);
+        let since = tx.body().since();
+        assert_eq!((at(since - 1), at(since), at(since + 1)), (Err(Invalid::NotYetActive), Ok(()), Ok(())));
+    }
 }
 
 #[test]
@@ -177,7 +192,7 @@ fn operator_keys_count_within_their_validity_in_block_time() {
     let new = secret("new");
     let body = world.body(&four.bureau, enrol(&four.hospital_a, &new));
     let tx = world.seal(&body, &[&four.bureau.key, &new]);
-    let at = |time| check(world.state(), world.window(), &parameters(world.state()), time, &tx);
+    let at = |time| check(world.state(), world.window(), &parameters(world.state()), 1, time, &tx);
     assert_eq!(at(TimeMs(from.0 - 1)), Err(Invalid::WrongKey));
     assert_eq!(at(from), Ok(()));
     assert_eq!(at(until), Ok(()));
@@ -361,7 +376,7 @@ fn r17_r41_an_operator_of_the_other_institution_signs_second_while_its_key_is_va
             scene.world.seal(&Body { expires_at: until.plus(1), ..body }, keys)
         };
         let at = |scene: &Scene, time, tx: &_| {
-            check(scene.world.state(), scene.world.window(), &parameters(scene.world.state()), time, tx)
+            check(scene.world.state(), scene.world.window(), &parameters(scene.world.state()), 1, time, tx)
         };
         let alone = sealed(&mut scene, &action, &[&by.key]);
         assert_eq!(at(&scene, from, &alone), Err(Invalid::MissingSignature));

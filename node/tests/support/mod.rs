@@ -44,6 +44,7 @@ pub fn config(home: &Path, genesis: &Genesis) -> Config {
         limits: Default::default(),
         clients: Default::default(),
         snapshots: Default::default(),
+        newest_protocol: assent_proto::block::PROTOCOL_NEWEST,
     }
 }
 
