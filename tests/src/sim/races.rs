@@ -28,15 +28,15 @@ pub(super) struct Ground<'g> {
 /// Some races over so much time; each that changes what all share once at most.
 pub(super) fn draw(w: &mut Workload, ground: &mut Ground, random: &mut Random, spread_ms: u64) {
     let mut together = vec![Workload::prohibit_against_use, Workload::suspend_against_use];
-    for _ in 0..1 + random.below(2) {
+    for _ in 0..1 + random.below(4) / 3 {
         let at_ms = random.below(spread_ms);
         match random.below(20) {
             0 | 1 => w.rotate_against_use(ground, at_ms),
-            2..=5 => w.recover_against_veto(ground, at_ms, random),
-            6 | 7 => w.end_delegation_against_use(ground, at_ms),
-            8..=10 => w.emergencies(ground, at_ms, random),
-            11 | 12 => w.order(ground, at_ms, random),
-            13 => w.give_back_against_delivery(ground, at_ms),
+            2..=4 => w.recover_against_veto(ground, at_ms, random),
+            5 | 6 => w.end_delegation_against_use(ground, at_ms),
+            7..=9 => w.emergencies(ground, at_ms, random),
+            10 | 11 => w.order(ground, at_ms, random),
+            12 | 13 => w.give_back_against_delivery(ground, at_ms),
             14 => w.replace_operator(ground, at_ms),
             15 => w.grade_up_against_use(ground, at_ms),
             16 => w.hold(ground, at_ms),
@@ -250,8 +250,8 @@ impl Workload {
                 output: ask.output,
                 records: ask.records.clone(),
                 staff: ask.staff,
-                // A moment before the run begins.
-                released_at: g.founding.genesis.time().plus(59_000),
+                // A moment before, by the clock of the run, which begins a minute after the founding.
+                released_at: g.founding.genesis.time().plus(59_000 + at_ms),
                 package: digest("package"),
             };
             self.countersign(g, &a, &b.key, Action::AnchorEmergency(Box::new(anchor)), &ready, at_ms)
