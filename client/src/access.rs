@@ -95,6 +95,17 @@ pub struct RequestArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub keys: Keys,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub wanted: Wanted,
+    /// The acting member of staff; the chain gets a salted commitment
+    #[arg(long, default_value = "")]
+    pub staff: String,
+}
+
+/// What would be requested.
+#[derive(Args, Debug)]
+pub struct Wanted {
     /// The grant relied on; without one, the item's opening
     #[arg(long)]
     pub grant: Option<GrantId>,
@@ -122,15 +133,40 @@ pub struct RequestArgs {
     /// raw, masked, result-only
     #[arg(long, value_parser = named::<Output>, default_value = "raw")]
     pub output: Output,
-    /// The acting member of staff; the chain gets a salted commitment
-    #[arg(long, default_value = "")]
-    pub staff: String,
     /// Do not name the account: the offered records are of several persons
     #[arg(long)]
     pub several_persons: bool,
 }
 
-impl RequestArgs {
+impl Wanted {
+    /// The request, by a member of staff.
+    pub(crate) fn request(&self, staff: Commitment) -> Result<RequestAccess, Failure> {
+        let records = offered(&self.offers, &self.references)?;
+        let first =
+            records.first().ok_or_else(|| Failure::local("NoRecords", "the offers have no such records"))?;
+        if let Some(other) = records.iter().find(|r| r.item != first.item) {
+            return Err(Failure::local(
+                "Usage",
+                format!("{} is of another item; one request is for one item", other.reference),
+            ));
+        }
+        let proofs = records.iter().map(OfferedRecord::proof).collect::<Result<Vec<_>, _>>()?;
+        Ok(RequestAccess {
+            grant: self.grant,
+            item: first.item,
+            account: (!self.several_persons).then_some(first.account),
+            case: self.case,
+            purpose: self.purpose()?,
+            action: self.action,
+            output: self.output,
+            records: list("--record", proofs)?,
+            staff,
+            person: None,
+            emergency: self.emergency,
+            order: self.order,
+        })
+    }
+
     fn purpose(&self) -> Result<Purpose, Failure> {
         let own = match (self.emergency, self.order) {
             (Some(_), _) => Some(Purpose::EmergencyTreatment),
@@ -190,34 +226,12 @@ pub(crate) fn ask(ctx: &Context, args: &AskArgs) -> Result<Reply, Failure> {
 
 /// Requests access: a permit or a coded denial.
 pub(crate) fn request(ctx: &Context, args: &RequestArgs) -> Result<Reply, Failure> {
-    let records = offered(&args.offers, &args.references)?;
-    let first =
-        records.first().ok_or_else(|| Failure::local("NoRecords", "the offers have no such records"))?;
-    if let Some(other) = records.iter().find(|r| r.item != first.item) {
-        return Err(Failure::local(
-            "Usage",
-            format!("{} is of another item; one request is for one item", other.reference),
-        ));
-    }
     let salt = Hash(files::random_32());
-    let proofs = records.iter().map(OfferedRecord::proof).collect::<Result<Vec<_>, _>>()?;
-    let action = Action::RequestAccess(Box::new(RequestAccess {
-        grant: args.grant,
-        item: first.item,
-        account: (!args.several_persons).then_some(first.account),
-        case: args.case,
-        purpose: args.purpose()?,
-        action: args.action,
-        output: args.output,
-        records: list("--record", proofs)?,
-        staff: Commitment(hash::commit(&salt.0, "staff", args.staff.as_bytes())),
-        person: None,
-        emergency: args.emergency,
-        order: args.order,
-    }));
+    let staff = Commitment(hash::commit(&salt.0, "staff", args.staff.as_bytes()));
+    let action = Action::RequestAccess(Box::new(args.wanted.request(staff)?));
     let reply = act(ctx, &args.keys, action)?;
     let permit = if reply.exit == 0 { reply.json["body_id"].clone() } else { Value::Null };
-    Ok(reply.with("permit", permit).with("grant", args.grant).with("staff_salt", salt))
+    Ok(reply.with("permit", permit).with("grant", args.wanted.grant).with("staff_salt", salt))
 }
 
 /// The records of the offers, or those of them that were named.

@@ -101,7 +101,8 @@ fn requester(
         _ => None,
     };
     match (named, asker) {
-        (Some(id), _) | (None, Author::Institution(id)) => Ok(id.to_owned()),
+        (Some(id), _) => Ok(id),
+        (None, Author::Institution(id)) => Ok(*id),
         (None, Author::Account(_)) => Err(Failure::local("Usage", "name who would request with --requester")),
     }
 }

@@ -3,7 +3,7 @@
 //! Everything that a command tells of the chain was proved against the genesis file first ([`rpc`] is the one
 //! door). Secrets lie in encrypted files ([`keyfile`]); what a custodian keeps off chain in [`store`]. Read on
 //! in the order of a story: [`founding`], [`wallet`] with [`persons`], [`institution`] with [`anchor`], [`access`],
-//! [`activity`], [`office`] and [`orders`], what two sign in [`cosign`]; [`custodian`], [`audit`] on [`lineage`],
+//! [`explain`], [`activity`], [`office`] and [`orders`], what two sign in [`cosign`]; [`custodian`], [`audit`] on [`lineage`],
 //! [`misconduct`] and `duties`, [`govern`] with [`piece`], [`join`], [`change`] and [`charter`], [`verify`].
 
 pub mod access;
@@ -17,6 +17,7 @@ pub mod cosign;
 pub mod custodian;
 mod duties;
 pub mod error;
+pub mod explain;
 pub mod files;
 pub mod founding;
 pub mod govern;

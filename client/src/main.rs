@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use assent_client::context::Context;
 use assent_client::error::Failure;
 use assent_client::output::{self, Reply};
-use assent_client::{audit, custodian, founding, govern, institution, verify, wallet};
+use assent_client::{audit, custodian, explain, founding, govern, institution, verify, wallet};
 use clap::{Parser, Subcommand};
 
 /// Consent and provenance of health-insurance data: wallet, institution, custodian, audit, verify.
@@ -25,7 +25,7 @@ Exit codes:
   0  done
   1  wrong use, or a local file is missing, unreadable or of another kind
   2  refused by the node or the ledger, with a code; nothing was committed
-  3  denied: the rules said no; the denial is committed, with a code
+  3  denied: the rules said no; the denial is committed, with a code (explain: would be; nothing is committed)
   4  a proof does not verify, or an answer is not about what was asked
   5  the node does not answer
 
@@ -46,6 +46,8 @@ enum Command {
     /// What a custodian does: offer, release, report
     #[command(subcommand)]
     Custodian(custodian::CustodianCommand),
+    /// Would a request be permitted, and if not, which rule says so; commits nothing
+    Explain(explain::ExplainArgs),
     /// The one matter that an authorization is for
     #[command(subcommand)]
     Case(institution::CaseCommand),
@@ -87,6 +89,7 @@ fn run(ctx: &Context, command: &Command) -> Result<Reply, Failure> {
         Command::Wallet(c) => wallet::run(ctx, c),
         Command::Institution(c) => institution::run(ctx, c),
         Command::Custodian(c) => custodian::run(ctx, c),
+        Command::Explain(args) => explain::run(ctx, args),
         Command::Case(c) => institution::run_case(c),
         Command::Audit(c) => audit::run(ctx, c),
         Command::Govern(c) => govern::run(ctx, c),

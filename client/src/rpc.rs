@@ -11,6 +11,7 @@ use assent_proto::epochs::Epochs;
 use assent_proto::event::EventKind;
 use assent_proto::evidence::{Claim, Evidence};
 use assent_proto::field::{Element, Message};
+use assent_proto::question::SignedQuestion;
 use assent_proto::state::{
     Account, Institution, Item, Nodes, Object, ObjectRef, Parameters, Policy, Protocol, Turns, Validators,
 };
@@ -149,6 +150,24 @@ pub struct Preview {
     pub denial: Option<Denial>,
     /// In the block of this height.
     pub height: Height,
+}
+
+/// What a node says would become of a request. It is the node's word: nothing proves it.
+pub struct Explained {
+    /// The rule's code; none if it would be permitted.
+    pub denial: Option<Denial>,
+    /// The rule's number, as the node's version counts them.
+    pub rule: Option<u32>,
+    /// Rows of the requirements that it follows.
+    pub rows: Vec<u32>,
+    /// In the block of this height.
+    pub height: Height,
+    /// At this time.
+    pub time: TimeMs,
+    /// Until when the permit could be released on.
+    pub permit_until: Option<TimeMs>,
+    /// Of a grant that counts its uses, how many would be left.
+    pub uses_left: Option<u32>,
 }
 
 /// A part of the state that is there from the founding on, proved as of a block.
@@ -338,13 +357,24 @@ impl Node {
     pub fn preview(&mut self, change: &Change) -> Result<Preview, Failure> {
         let mut client = self.client.clone();
         let reply = self.call(client.preview_change(api::PreviewRequest { change: Some(change.write()) }))?;
-        let denial = match reply.code {
-            0 => None,
-            code => Some(Denial::from_number(code).ok_or_else(|| {
-                Failure::Proof(format!("the node refuses with code {code}, which this build does not know"))
-            })?),
-        };
-        Ok(Preview { denial, height: Height(reply.height) })
+        Ok(Preview { denial: told_denial(reply.code)?, height: Height(reply.height) })
+    }
+
+    /// What would become of a request, as the node tells a party to it.
+    pub fn explain(&mut self, question: &SignedQuestion) -> Result<Explained, Failure> {
+        let mut client = self.client.clone();
+        let request = api::ExplainRequest { question: question.encode() };
+        let reply = self.call(client.explain(request))?;
+        let denial = told_denial(reply.code)?;
+        Ok(Explained {
+            denial,
+            rule: Some(reply.rule).filter(|rule| *rule != 0),
+            rows: reply.rows,
+            height: Height(reply.height),
+            time: TimeMs(reply.time),
+            permit_until: denial.is_none().then_some(TimeMs(reply.permit_until)),
+            uses_left: reply.uses_left,
+        })
     }
 
     /// Who votes, is to vote, and voted.
@@ -486,6 +516,16 @@ fn verify_block(block: api::BlockEvents, epochs: &mut Epochs) -> Result<BlockVie
         next_validators: shown.filter(|_| header.next_validators != header.validators),
         events,
     })
+}
+
+/// A denial that a node tells of without a proof.
+fn told_denial(code: u32) -> Result<Option<Denial>, Failure> {
+    match code {
+        0 => Ok(None),
+        code => Denial::from_number(code).map(Some).ok_or_else(|| {
+            Failure::Proof(format!("the node refuses with code {code}, which this build does not know"))
+        }),
+    }
 }
 
 fn other_answer(what: &str, id: &Hash) -> Failure {

@@ -14,13 +14,44 @@ use assent_proto::{Hash, merkle};
 use crate::apply::Call;
 use crate::basis::Basis;
 use crate::outcome::Outcome;
+use crate::rules::Ground;
 use crate::{emergency, orders};
 
 /// Permits a use, and consumes it at once, or names the first rule that says no (R3, R7).
 pub(crate) fn request(call: &Call, by: &InstitutionId, request: &RequestAccess) -> Result<Outcome, Denial> {
+    Ok(judge(call, by, request)?)
+}
+
+/// The same, with where in the order it is refused.
+pub(crate) fn judge(call: &Call, by: &InstitutionId, request: &RequestAccess) -> Result<Outcome, Refusal> {
     let ask = Ask::of(call, by, request)?;
     ask.decide()?;
     Ok(ask.permit())
+}
+
+/// A denial, the step of the order that made it, and the basis where one was found: together they name one rule.
+pub(crate) struct Refusal {
+    pub(crate) denial: Denial,
+    pub(crate) step: &'static str,
+    pub(crate) ground: Option<Ground>,
+}
+
+impl Refusal {
+    /// Before the order begins: the requester may do nothing at all.
+    pub(crate) fn of_standing(denial: Denial) -> Refusal {
+        Refusal { denial, step: "standing", ground: None }
+    }
+
+    /// At a step before the basis is found.
+    fn at(step: &'static str) -> impl Fn(Denial) -> Refusal {
+        move |denial| Refusal { denial, step, ground: None }
+    }
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Denial {
+        refusal.denial
+    }
 }
 
 /// A request with what it names, as far as that exists.
@@ -38,14 +69,14 @@ pub(crate) struct Ask<'a> {
 impl<'a> Ask<'a> {
     /// The first steps of the order: the institution, the item, the negative list, the basis. (The standing of
     /// the requester, who is the author, is asked before any rule. The place of the circuit breaker is here.)
-    fn of(call: &'a Call<'a>, by: &InstitutionId, request: &'a RequestAccess) -> Result<Self, Denial> {
+    fn of(call: &'a Call<'a>, by: &InstitutionId, request: &'a RequestAccess) -> Result<Self, Refusal> {
         let requester = call.author(by);
         let item = usable(call, &requester, request)?;
         if call.state.get::<Institution>(item.custodian).is_some_and(|i| i.standing != Standing::Active) {
-            return Err(Denial::CustodianSuspended);
+            return Err(Refusal::at("item")(Denial::CustodianSuspended));
         }
-        not_prohibited(call.policy, request, &item)?;
-        let basis = Basis::of(call, by, request, &item)?;
+        not_prohibited(call.policy, request, &item).map_err(Refusal::at("negative list"))?;
+        let basis = Basis::of(call, by, request, &item).map_err(Refusal::at("basis"))?;
         Ok(Ask::on(call, by, request, requester, item, basis))
     }
 
@@ -82,18 +113,22 @@ impl<'a> Ask<'a> {
     /// The rest of the order, which is fixed: the first failure names the code. Whether uses are left is part
     /// of a grant's state (exhausted), so nothing remains to be asked of it at the end; the place of the
     /// co-signature is after the settlement.
-    pub(crate) fn decide(&self) -> Result<(), Denial> {
-        self.basis.state(self)?;
-        self.basis.time(self)?;
-        self.basis.user(self)?;
-        self.case()?;
-        self.custodian()?;
-        self.records()?;
-        let rule = self.purpose()?;
-        self.basis.action(self)?;
-        self.level(rule)?;
-        self.basis.jurisdiction(self)?;
-        self.settled(rule)
+    pub(crate) fn decide(&self) -> Result<(), Refusal> {
+        let ground = Some(self.basis.ground());
+        let at = |step| move |denial| Refusal { denial, step, ground };
+        self.basis.state(self).map_err(at("state of the basis"))?;
+        self.basis.time(self).map_err(at("time"))?;
+        self.basis.user(self).map_err(at("who may rely on it"))?;
+        self.case().map_err(at("case"))?;
+        self.basis.account(self).map_err(at("person"))?;
+        self.custodian().map_err(at("custodian"))?;
+        self.basis.item(self).map_err(at("item covered"))?;
+        self.records().map_err(at("records"))?;
+        let rule = self.purpose().map_err(at("purpose"))?;
+        self.basis.action(self).map_err(at("action and output"))?;
+        self.level(rule).map_err(at("level"))?;
+        self.basis.jurisdiction(self).map_err(at("jurisdiction"))?;
+        self.settled(rule).map_err(at("settlement"))
     }
 
     fn case(&self) -> Result<(), Denial> {
@@ -107,16 +142,11 @@ impl<'a> Ask<'a> {
         }
     }
 
-    /// The basis is for this person, whose account is one with the item's custodian, and covers the item.
+    /// The person's account is one with the item's custodian.
     fn custodian(&self) -> Result<(), Denial> {
-        self.basis.account(self)?;
-        if let Some(id) = self.account() {
-            let account: Account = self.call.state.get(id).ok_or(Denial::OtherAccount)?;
-            if account.custodian != self.item.custodian {
-                return Err(Denial::OtherCustodian);
-            }
-        }
-        self.basis.item(self)
+        let Some(id) = self.account() else { return Ok(()) };
+        let account: Account = self.call.state.get(id).ok_or(Denial::OtherAccount)?;
+        if account.custodian == self.item.custodian { Ok(()) } else { Err(Denial::OtherCustodian) }
     }
 
     /// Each record is the person's, from the period of the basis, anchored under this item, and named once.
@@ -233,11 +263,11 @@ impl<'a> Ask<'a> {
 }
 
 /// The item, if the institution may use data at all. Whoever only supervises has no use for it.
-fn usable(call: &Call, requester: &Institution, request: &RequestAccess) -> Result<Item, Denial> {
+fn usable(call: &Call, requester: &Institution, request: &RequestAccess) -> Result<Item, Refusal> {
     if !requester.roles.iter().any(|r| !matches!(r, Role::Regulator | Role::Auditor)) {
-        return Err(Denial::NotPermittedRole);
+        return Err(Refusal::at("role")(Denial::NotPermittedRole));
     }
-    call.state.get(request.item).ok_or(Denial::NoSuchItem)
+    call.state.get(request.item).ok_or_else(|| Refusal::at("item")(Denial::NoSuchItem))
 }
 
 /// The negative list beats every basis (R14).

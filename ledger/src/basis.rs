@@ -11,6 +11,7 @@ use assent_proto::transaction::*;
 
 use crate::access::{Ask, review_ref};
 use crate::apply::Call;
+use crate::rules::Ground;
 use crate::{emergency, orders};
 
 /// The one thing that a request rests on.
@@ -46,6 +47,16 @@ impl Basis {
             }
             (None, None, None) => open_to(call, by, request, item).map(|()| Basis::Opening),
             _ => Err(Denial::SeveralBases),
+        }
+    }
+
+    /// Which it is.
+    pub(crate) fn ground(&self) -> Ground {
+        match self {
+            Basis::Grant(_) => Ground::Grant,
+            Basis::Opening => Ground::Opening,
+            Basis::Emergency { .. } => Ground::Emergency,
+            Basis::Order(_) => Ground::Order,
         }
     }
 

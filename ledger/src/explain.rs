@@ -144,7 +144,8 @@ impl Parties<'_> {
 
     fn of_order(&self, id: &OrderId) -> bool {
         let Some(Order { terms, .. }) = read::<Order>(self.state, *id) else { return false };
-        let covered = terms.items.contains(&self.request.item) || terms.categories.contains(&self.item.category);
+        let covered =
+            terms.items.contains(&self.request.item) || terms.categories.contains(&self.item.category);
         let about = terms.account.or(self.request.account);
         match self.asker {
             Author::Institution(by) if *by == terms.beneficiary => true,

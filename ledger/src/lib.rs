@@ -18,6 +18,7 @@ mod consent;
 mod delegation;
 mod delivery;
 mod emergency;
+mod explain;
 mod governance;
 mod identity;
 mod institutions;
@@ -33,6 +34,7 @@ mod window;
 
 pub use apply::{Applied, BlockContext, InvalidBlock, apply};
 pub use check::check;
+pub use explain::{Verdict, explain, may_ask, may_sign};
 pub use governance::preview;
 pub use overlay::{Content, nodes, parameters, policy, protocol, read, turns, validators};
 pub use trie::State;

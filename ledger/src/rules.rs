@@ -5,6 +5,8 @@
 use assent_proto::code::Denial::{self, *};
 use assent_proto::transaction::Purpose;
 
+use crate::access::Refusal;
+
 use Law::*;
 use Part::*;
 pub use page::page;
@@ -33,6 +35,21 @@ pub struct Rule {
     pub rows: &'static [u8],
     /// The law that it is meant to keep to.
     pub law: &'static [Article],
+    /// The bases of which alone it is asked, where another rule has its step and its code.
+    pub grounds: &'static [Ground],
+}
+
+/// On what a request rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// How the item is open.
+    Opening,
+    /// A grant.
+    Grant,
+    /// An emergency.
+    Emergency,
+    /// A legal order.
+    Order,
 }
 
 /// Of what a rule is.
@@ -110,7 +127,7 @@ const fn refuses(
     rows: &'static [u8],
     law: &'static [Article],
 ) -> Rule {
-    Rule { part, step, module, denial: Some(denial), text, rows, law }
+    Rule { part, step, module, denial: Some(denial), text, rows, law, grounds: &[] }
 }
 
 const fn effects(
@@ -119,7 +136,36 @@ const fn effects(
     rows: &'static [u8],
     law: &'static [Article],
 ) -> Rule {
-    Rule { part, step, module, denial: None, text, rows, law }
+    Rule { part, step, module, denial: None, text, rows, law, grounds: &[] }
+}
+
+impl Rule {
+    const fn of(self, grounds: &'static [Ground]) -> Rule {
+        Rule { grounds, ..self }
+    }
+
+    fn is_asked_of(&self, ground: Option<Ground>) -> bool {
+        self.grounds.is_empty() || ground.is_some_and(|ground| self.grounds.contains(&ground))
+    }
+}
+
+/// A rule with its number in RULES.md. Unlike a code's, it moves when a rule comes or goes before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// The number.
+    pub number: u32,
+    /// The rule.
+    pub rule: &'static Rule,
+}
+
+/// The rule by which a request was refused.
+pub(crate) fn of_refusal(refusal: &Refusal) -> Option<Numbered> {
+    page::numbered().find(|Numbered { rule, .. }| {
+        matches!(rule.part, Everyone | Decision)
+            && rule.denial == Some(refusal.denial)
+            && rule.step == refusal.step
+            && rule.is_asked_of(refusal.ground)
+    })
 }
 
 /// Every rule, in the order in which it is read, and within the decision in the order in which it is asked.
@@ -335,56 +381,52 @@ pub static RULES: &[Rule] = &[
         &[Article(Pipl, "6"), Article(Pipl, "14")],
     ),
     refuses(
-        (Decision, "person, custodian, item", "basis"),
+        (Decision, "person", "basis"),
         OtherAccount,
         "The request names another account than the grant's.",
         &[3],
         &[Article(Pipl, "14")],
     ),
     refuses(
-        (Decision, "person, custodian, item", "basis"),
+        (Decision, "person", "basis"),
         OrderDoesNotCover,
         "The order is about one account, and the request names another or none.",
         &[41],
         &[Article(Pipl, "34")],
     ),
     refuses(
-        (Decision, "person, custodian, item", "basis"),
+        (Decision, "person", "basis"),
         AccountMissing,
         "The order defers notice and the request names no account: nobody could tell later whom to tell.",
         &[41],
         &[Article(Pipl, "18"), Article(Pipl, "35")],
-    ),
+    )
+    .of(&[Ground::Order]),
     refuses(
-        (Decision, "person, custodian, item", "basis"),
+        (Decision, "person", "basis"),
         AccountMissing,
         "The basis is an emergency and the request names no account.",
         &[17],
         &[Article(Pipl, "13(4)"), Article(Pipl, "18")],
-    ),
+    )
+    .of(&[Ground::Emergency]),
+    refuses((Decision, "custodian", "access"), OtherAccount, "The account named does not exist.", &[3], &[]),
     refuses(
-        (Decision, "person, custodian, item", "access"),
-        OtherAccount,
-        "The account named does not exist.",
-        &[3],
-        &[],
-    ),
-    refuses(
-        (Decision, "person, custodian, item", "access"),
+        (Decision, "custodian", "access"),
         OtherCustodian,
         "The account is one with another custodian than the item's.",
         &[1, 3],
         &[],
     ),
     refuses(
-        (Decision, "person, custodian, item", "basis"),
+        (Decision, "item covered", "basis"),
         ItemNotCovered,
         "The grant names neither the item nor its category.",
         &[3, 11],
         &[Article(Pipl, "6"), Article(Pipl, "14")],
     ),
     refuses(
-        (Decision, "person, custodian, item", "basis"),
+        (Decision, "item covered", "basis"),
         OrderDoesNotCover,
         "The order names neither the item nor its category.",
         &[41],
@@ -433,23 +475,32 @@ pub static RULES: &[Rule] = &[
         "The grant is for another purpose.",
         &[3, 10],
         &[Article(Pipl, "6"), Article(Pipl, "14")],
-    ),
+    )
+    .of(&[Ground::Grant]),
     refuses(
         (Decision, "purpose", "basis"),
         PurposeNotCovered,
-        "The basis is an emergency and the purpose is not treatment in one; or the purpose is that, and \
-         the basis is an opening or an order.",
+        "The basis is an emergency, and the purpose is not treatment in one.",
         &[17],
         &[Article(Pipl, "13(4)")],
-    ),
+    )
+    .of(&[Ground::Emergency]),
     refuses(
         (Decision, "purpose", "basis"),
         PurposeNotCovered,
-        "The basis is an order and the purpose is not legal; or the purpose is legal, and the basis is an \
-         opening or an emergency.",
+        "The basis is an order, and the purpose is not legal.",
         &[41],
         &[Article(Pipl, "13(3)")],
-    ),
+    )
+    .of(&[Ground::Order]),
+    refuses(
+        (Decision, "purpose", "basis"),
+        PurposeNotCovered,
+        "The basis is an opening, and the purpose is treatment in an emergency, or legal.",
+        &[11, 17, 41],
+        &[Article(Pipl, "13(3)"), Article(Pipl, "13(4)")],
+    )
+    .of(&[Ground::Opening]),
     refuses(
         (Decision, "purpose", "access"),
         Prohibited,
@@ -471,7 +522,8 @@ pub static RULES: &[Rule] = &[
         "The grant does not name the action.",
         &[3],
         &[Article(Pipl, "14")],
-    ),
+    )
+    .of(&[Ground::Grant]),
     refuses(
         (Decision, "action and output", "basis"),
         OutputNotCovered,
@@ -485,7 +537,8 @@ pub static RULES: &[Rule] = &[
         "In an emergency something else is asked for than to read or to compute.",
         &[17],
         &[Article(Pipl, "6"), Article(Pipl, "13(4)")],
-    ),
+    )
+    .of(&[Ground::Emergency]),
     refuses(
         (Decision, "action and output", "basis"),
         OrderDoesNotCover,
@@ -949,8 +1002,7 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Emergencies, "release in an outage", "emergency"),
         AlreadyAnchored,
-        "From protocol version 2 on: a release of the same records of the item to the same requester at the \
-         same time was anchored since.",
+        "From protocol version 2 on: a release of the same records of the item to the same requester at the          same time was anchored since.",
         &[17],
         &[],
     ),

@@ -15,8 +15,8 @@ use assent_proto::validators::{Validator, ValidatorSet, VoteKind, vote_message};
 use assent_proto::{BlockId, GenesisHash, Hash, hash, ids::*, merkle};
 
 use crate::{
-    Applied, BlockContext, Content, InvalidBlock, ParentTurns, ReplayWindow, State, apply, check, parameters,
-    read,
+    Applied, BlockContext, Content, InvalidBlock, ParentTurns, ReplayWindow, State, Verdict, apply, check,
+    explain, parameters, read,
 };
 
 /// Whoever can sign: an institution by its operator, or a person by her wallet.
@@ -69,6 +69,7 @@ impl Four {
 }
 
 /// A chain of blocks without a network.
+#[derive(Clone)]
 pub struct World {
     genesis: GenesisHash,
     founding: State,
@@ -222,12 +223,40 @@ impl World {
     /// Makes the next block and tells each transaction's verdict.
     pub fn block(&mut self, txs: Vec<VerifiedTx>) -> Result<Vec<Result<BodyId, Denial>>, InvalidBlock> {
         let applied = self.apply(&txs)?;
+        self.explained(&txs, &applied);
         self.at = self.next();
         self.state = applied.state;
         self.window = applied.window;
         self.events.extend(applied.events);
         self.blocks.push((self.at, txs));
         Ok(applied.receipts.iter().map(|r| Denial::from_number(r.code).map_or(Ok(r.body), Err)).collect())
+    }
+
+    /// What was explained of the request with which a block begins is what became of it.
+    fn explained(&self, txs: &[VerifiedTx], applied: &Applied) {
+        let Some(Body { author: Author::Institution(by), action: Action::RequestAccess(request), .. }) =
+            txs.first().map(VerifiedTx::body)
+        else {
+            return;
+        };
+        let told = explain(&self.state, self.next(), by, request).expect("a block could hold it");
+        let (became, id) = (&applied.receipts[0], PermitId(txs[0].body_id().0));
+        assert_eq!(told.code(), became.code, "{request:?}");
+        match told {
+            Verdict::Denied { denial, rule } => {
+                let rule = rule.unwrap_or_else(|| panic!("no rule is named for {denial:?} of {request:?}"));
+                assert_eq!(rule.rule.denial, Some(denial));
+            }
+            // What a later transaction of the block did besides is not the explanation's matter.
+            Verdict::Permitted { until, uses_left } if txs.len() == 1 => {
+                let permit: Permit = read(&applied.state, id).expect("it was permitted");
+                let grant = permit.grant.and_then(|id| read::<GrantState>(&applied.state, id));
+                let counted = grant.filter(|g| g.terms.mode != Mode::Standing);
+                assert_eq!(until, permit.expires_at);
+                assert_eq!(uses_left, counted.map(|g| g.terms.uses - g.used));
+            }
+            Verdict::Permitted { .. } => {}
+        }
     }
 
     /// Makes a block of one valid transaction.
@@ -293,6 +322,7 @@ impl World {
 
 /// A person with an account at hospital A, whose five records of one item are anchored there; the insurer
 /// is about to ask for them because of one case.
+#[derive(Clone)]
 pub struct Scene {
     /// The chain.
     pub world: World,

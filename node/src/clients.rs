@@ -27,6 +27,8 @@ pub struct ClientLimits {
     pub calls: Rate,
     /// Calls at one time.
     pub calls_at_once: usize,
+    /// Questions whether a request would be permitted: each costs a signature before it is known who asks.
+    pub questions: Rate,
     /// Streams of events at one time.
     pub streams: usize,
     /// Connections at one time.
@@ -37,13 +39,16 @@ pub struct ClientLimits {
 
 /// Calls of one client a second, unless told otherwise.
 pub const CALLS_PER_SECOND: u64 = 5_000;
+/// Questions of one client a second.
+pub const QUESTIONS_PER_SECOND: u64 = 50;
 /// Connections of one client, unless told otherwise.
 pub const CONNECTIONS: usize = 128;
 
 impl ClientLimits {
     /// All limits from those that an operator may want to choose.
     pub fn new(calls: u64, connections: usize, local: bool) -> ClientLimits {
-        ClientLimits { calls: Rate::new(calls, 2), calls_at_once: 4096, streams: 32, connections, local }
+        let (calls, questions) = (Rate::new(calls, 2), Rate::new(QUESTIONS_PER_SECOND, 2));
+        ClientLimits { calls, calls_at_once: 4096, questions, streams: 32, connections, local }
     }
 }
 
@@ -84,6 +89,7 @@ struct Table {
 #[derive(Debug)]
 struct Client {
     calls: Bucket,
+    questions: Bucket,
     /// By [`Kind`].
     at_once: [usize; 3],
 }
@@ -120,8 +126,25 @@ impl Clients {
         self.begin(Kind::Connection, Some(address), Instant::now())
     }
 
+    /// A question is asked, in a call that has begun.
+    pub(crate) fn question(&self, address: Option<IpAddr>, now: Instant) -> Result<(), Refusal> {
+        let Some(address) = self.limited(address) else { return Ok(()) };
+        let mut table = self.lock();
+        let (_, client) = table.client(address, &self.limits, now);
+        if client.questions.take(1, now) {
+            return Ok(());
+        }
+        let retry = client.questions.until(1).max(RETRY_MIN);
+        Err(Refusal { what: "too many questions a second from your address", retry })
+    }
+
+    /// Under which address a client is limited, if it is.
+    fn limited(&self, address: Option<IpAddr>) -> Option<IpAddr> {
+        address.map(group).filter(|a| self.limits.local || !a.is_loopback())
+    }
+
     fn begin(&self, kind: Kind, address: Option<IpAddr>, now: Instant) -> Result<Going, Refusal> {
-        let Some(address) = address.map(group).filter(|a| self.limits.local || !a.is_loopback()) else {
+        let Some(address) = self.limited(address) else {
             return Ok(Going { kind, of: None });
         };
         let mut table = self.lock();
@@ -160,7 +183,11 @@ impl Table {
         }
         let full = !known && self.clients.len() >= CLIENTS_MAX;
         let address = if full { OTHERS } else { address };
-        let fresh = || Client { calls: Bucket::new(limits.calls, now), at_once: [0; 3] };
+        let fresh = || Client {
+            calls: Bucket::new(limits.calls, now),
+            questions: Bucket::new(limits.questions, now),
+            at_once: [0; 3],
+        };
         (address, self.clients.entry(address).or_insert_with(fresh))
     }
 }
@@ -185,7 +212,7 @@ impl Client {
     }
 
     fn forgettable(&mut self, now: Instant) -> bool {
-        self.at_once == [0; 3] && self.calls.is_full(now)
+        self.at_once == [0; 3] && self.calls.is_full(now) && self.questions.is_full(now)
     }
 }
 
@@ -224,6 +251,19 @@ mod tests {
         assert!(clients.call(other, now).is_ok());
         assert!(clients.call(one, now + refusal.retry).is_ok(), "the hint is right");
         assert!(clients.call(one, now + refusal.retry).is_err());
+    }
+
+    #[test]
+    fn questions_have_a_rate_of_their_own() {
+        let limits = ClientLimits { questions: Rate::new(2, 2), ..limits() };
+        let (clients, now) = (Clients::new(limits), Instant::now());
+        let one = ip("192.0.2.1");
+        assert!((0..4).all(|_| clients.question(one, now).is_ok()));
+        let refusal = clients.question(one, now).unwrap_err();
+        assert_eq!(refusal.retry, Duration::from_millis(500));
+        assert!(clients.question(ip("192.0.2.2"), now).is_ok() && clients.call(one, now).is_ok());
+        assert!(clients.question(one, now + refusal.retry).is_ok(), "the hint is right");
+        assert!((0..100).all(|_| clients.question(ip("127.0.0.1"), now).is_ok()), "the operator's own");
     }
 
     #[test]

@@ -59,7 +59,11 @@ impl Desk {
     }
 
     /// Answers from a state, on a blocking thread; counts it, and writes one line of log without what was asked.
-    pub(crate) async fn answer(&self, view: Arc<View>, bytes: Bytes) -> Result<api::ExplainReply, Unanswered> {
+    pub(crate) async fn answer(
+        &self,
+        view: Arc<View>,
+        bytes: Bytes,
+    ) -> Result<api::ExplainReply, Unanswered> {
         let Ok(room) = self.room.clone().try_acquire_owned() else {
             return Err(Unanswered::TooOften(BREATH));
         };

@@ -8,6 +8,7 @@ pub mod clients;
 pub mod clock;
 pub mod conduct;
 mod direct;
+pub mod explain;
 pub mod feed;
 pub mod intake;
 pub mod keys;

@@ -94,6 +94,8 @@ pub struct Metrics {
     pub rejected: Family<Reason, Counter>,
     /// Envelopes whose signatures were verified on arrival.
     pub verified: Counter,
+    /// Questions whether a request would be permitted, by what was answered.
+    pub explained: Family<Reason, Counter>,
     /// Bytes of gossip and direct messages received.
     pub bytes_in: Counter,
     /// Bytes of gossip and direct messages sent.
@@ -155,6 +157,7 @@ impl Metrics {
             denied: Counter::default(),
             rejected: Family::default(),
             verified: Counter::default(),
+            explained: Family::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             dropped: Counter::default(),
@@ -191,6 +194,7 @@ impl Metrics {
         r.register("denied", "Committed denials", m.denied.clone());
         r.register("rejected", "Transactions not taken, by code", m.rejected.clone());
         r.register("verified", "Envelopes verified on arrival", m.verified.clone());
+        r.register("explained", "Questions about requests, by answer", m.explained.clone());
         r.register("fsyncs", "Writes that waited for the disk", m.fsyncs.clone());
         r.register("client_excess", "Calls, streams, connections refused for their number", m.excess.clone());
     }
@@ -277,6 +281,11 @@ impl Metrics {
     /// Counts a transaction that was not taken.
     pub fn reject(&self, reason: Invalid) {
         self.rejected.get_or_create(&Reason { code: reason.name() }).inc();
+    }
+
+    /// Counts a question by the name of its answer.
+    pub fn explain(&self, code: &'static str) {
+        self.explained.get_or_create(&Reason { code }).inc();
     }
 
     /// Counts a peer's offence.

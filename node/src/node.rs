@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::clients::{ClientLimits, Clients};
 use crate::clock::Clock;
+use crate::explain::Desk;
 use crate::feed::{Feed, View};
 use crate::intake;
 use crate::keys::{KeyError, Keys, make_home};
@@ -152,6 +153,7 @@ impl Node {
         let swarm = tokio::spawn(swarm.run());
         let (stop, stopped) = watch::channel(false);
         let followers = rpc::follower_room();
+        let desk = Desk::new(genesis.hash(), metrics.clone());
         let inbox_of_service = inbox.clone();
         let identity = Identity { genesis: Arc::new(genesis.clone()), key: keys.consensus.public() };
         let service = Service {
@@ -163,6 +165,7 @@ impl Node {
             metrics,
             followers,
             clients: Clients::new(config.clients),
+            desk,
             stop: stopped,
         };
         let server = tokio::spawn(rpc::serve(listener, service, registry));

@@ -32,6 +32,7 @@ use tonic::{Code, Status};
 use crate::api::ledger_server::{Ledger, LedgerServer};
 use crate::api::{self, TransactionStatus, Wait};
 use crate::clients::{Clients, Refusal};
+use crate::explain::{Desk, Unanswered};
 use crate::feed::{Feed, View};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
@@ -96,6 +97,8 @@ pub struct Service {
     pub followers: Arc<Semaphore>,
     /// What each client has going on.
     pub(crate) clients: Clients,
+    /// Where parties' questions are answered.
+    pub(crate) desk: Desk,
     /// Set when the node shuts down: what waits then gives up.
     pub stop: watch::Receiver<bool>,
 }
@@ -264,6 +267,21 @@ impl Ledger for Service {
             name: denial.map_or_else(String::new, |d| d.name().into()),
             height: height.0,
         }))
+    }
+
+    async fn explain(
+        &self,
+        request: tonic::Request<api::ExplainRequest>,
+    ) -> Result<tonic::Response<api::ExplainReply>, Status> {
+        let client = request.remote_addr().map(|a| a.ip());
+        self.clients.question(client, Instant::now()).map_err(|refusal| self.exceeded(refusal))?;
+        let answer = self.desk.answer(self.view()?, request.into_inner().question).await;
+        answer.map(tonic::Response::new).map_err(|why| match why {
+            Unanswered::Refused(reason) => refusal(reason),
+            Unanswered::TooOften(retry) => {
+                self.exceeded(Refusal { what: "too many questions of one asker", retry })
+            }
+        })
     }
 
     async fn get_status(
@@ -465,9 +483,11 @@ pub fn refusal(reason: Invalid) -> Status {
         | Invalid::OutOfBounds
         | Invalid::WrongChain
         | Invalid::BadKey => Code::InvalidArgument,
-        Invalid::MissingSignature | Invalid::BadSignature | Invalid::UnknownAuthor | Invalid::WrongKey => {
-            Code::PermissionDenied
-        }
+        Invalid::MissingSignature
+        | Invalid::BadSignature
+        | Invalid::UnknownAuthor
+        | Invalid::WrongKey
+        | Invalid::NotAParty => Code::PermissionDenied,
         Invalid::Expired | Invalid::TooFarAhead | Invalid::NotYetActive => Code::FailedPrecondition,
         Invalid::Replay => Code::AlreadyExists,
         Invalid::Busy => Code::ResourceExhausted,

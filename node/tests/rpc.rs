@@ -356,14 +356,3 @@ async fn a_client_has_its_share_of_streams_and_connections() {
     client.get_status(StatusRequest {}).await.expect("its first connection goes on");
     node.stop().await;
 }
-
-async fn page(rpc: &str, path: &str) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let host = rpc.strip_prefix("http://").unwrap();
-    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
-}

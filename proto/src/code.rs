@@ -60,6 +60,7 @@ codes! {
         Replay = 13, "The same body was committed before.", "同一交易内容已提交过。";
         Busy = 14, "The pool is full; try again shortly.", "交易池已满，请稍后重试。";
         NotYetActive = 15, "The transaction uses what a later protocol version brings, which is not in force yet.", "交易使用了尚未生效的协议版本的内容。";
+        NotAParty = 16, "Only a party may ask this; or it asks of what does not exist.", "仅当事方可询问，或所问内容不存在。";
     }
 }
 

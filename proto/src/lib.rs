@@ -17,6 +17,7 @@ pub mod ids;
 pub mod keys;
 pub mod merkle;
 pub mod mutation;
+pub mod question;
 pub mod since;
 pub mod state;
 pub mod transaction;

@@ -49,7 +49,8 @@ impl Element for Question {
     fn read(w: Self::Wire, _: &'static str) -> Result<Self, DecodeError> {
         let request = w.request.ok_or(DecodeError::Missing("request"))?;
         // Through the same door as in a transaction: what could not be requested cannot be asked about.
-        let Action::RequestAccess(request) = Action::read(wire::body::Action::RequestAccess(request), "request")?
+        let Action::RequestAccess(request) =
+            Action::read(wire::body::Action::RequestAccess(request), "request")?
         else {
             return Err(DecodeError::Malformed);
         };
@@ -79,7 +80,12 @@ impl Message for Question {
 pub const QUESTION_BYTES_MAX: usize = BODY_BYTES_MAX + 128;
 
 /// What an asker's key signs: besides the question the chain, the algorithm and the key.
-pub fn question_message(genesis: &GenesisHash, algorithm: Algorithm, key: &PublicKey, question: &[u8]) -> Hash {
+pub fn question_message(
+    genesis: &GenesisHash,
+    algorithm: Algorithm,
+    key: &PublicKey,
+    question: &[u8],
+) -> Hash {
     hash::SIGN_QUESTION.hash(&[genesis.as_bytes(), &[algorithm as u8], key.as_bytes(), question])
 }
 
@@ -145,7 +151,8 @@ mod tests {
     }
 
     fn request(records: usize) -> RequestAccess {
-        let record = Record { account: AccountId(Hash([2; 32])), commitment: Commitment(Hash([3; 32])), day: Day(4) };
+        let record =
+            Record { account: AccountId(Hash([2; 32])), commitment: Commitment(Hash([3; 32])), day: Day(4) };
         let proof = RecordProof { batch: BatchId(Hash([5; 32])), record, index: 1, path: List::empty() };
         RequestAccess {
             grant: Some(GrantId(Hash([6; 32]))),
@@ -258,7 +265,8 @@ mod tests {
     fn the_largest_question_fits() {
         let mut all = question(1, 32);
         let path: Vec<_> = (0..12).map(|n| Hash([n; 32])).collect();
-        let proof = RecordProof { path: path.try_into().unwrap(), index: u32::MAX, ..all.request.records[0].clone() };
+        let proof =
+            RecordProof { path: path.try_into().unwrap(), index: u32::MAX, ..all.request.records[0].clone() };
         all.request.records = vec![proof; 32].try_into().unwrap();
         let bytes = SignedQuestion::sign(&genesis(1), &all, &key()).encode();
         assert_eq!(verdict(&bytes), Ok(()), "{} bytes", bytes.len());

@@ -16,6 +16,7 @@ use assent_proto::code::{Denial, Invalid};
 use assent_proto::event::EventKind;
 use assent_proto::evidence::{Claim, Evidence};
 use assent_proto::keys::{Algorithm, encryption_public};
+use assent_proto::question::{Question, SignedQuestion};
 use assent_proto::state::*;
 use assent_proto::transaction::*;
 use assent_proto::{Envelope, List, ObjectRef, SecretKey, ids::*, merkle};
@@ -66,6 +67,8 @@ struct Chain {
     /// The newest height that a door has shown: the next one is used once it is there too.
     height: Height,
     sequence: u64,
+    /// Requests of which was told before what would become of them.
+    foretold: u32,
     cast: Cast,
     /// Claim documents of hospital A, of moderate level, prohibited in principle.
     item: ItemId,
@@ -119,6 +122,7 @@ impl Chain {
             next: 0,
             height: Height(0),
             sequence: 0,
+            foretold: 0,
             cast: cast.clone(),
             item: ItemId::of(1, 1),
         };
@@ -153,10 +157,40 @@ impl Chain {
         second: Option<&SecretKey>,
         action: Action,
     ) -> Result<Final, Failure> {
+        let told = match &action {
+            Action::RequestAccess(request) => self.explained(by, by.institution(), request),
+            _ => None,
+        };
         let envelope = self.sign(by, second, action);
         let done = self.door().submit(&envelope)?.0;
         self.height = self.height.max(done.height);
+        if let Some(told) = told {
+            assert_eq!(told, done.denial(), "as it was told: {:?}", done.body().action);
+            self.foretold += 1;
+        }
         Ok(done)
+    }
+
+    /// What a door tells one who asks whether a request would be permitted: the denial's code; nothing if he is no
+    /// party to it.
+    fn explained(
+        &mut self,
+        by: &Party,
+        requester: InstitutionId,
+        asked: &RequestAccess,
+    ) -> Option<Option<u32>> {
+        let (chain, time) = (self.genesis.hash().tag(), TimeMs(now_ms()));
+        let question =
+            Question { chain, time, asker: by.author, requester, request: Box::new(asked.clone()) };
+        let signed = SignedQuestion::sign(&self.genesis.hash(), &question, &by.key);
+        match self.door().explain(&signed) {
+            Ok(told) => {
+                assert_eq!(told.rule.is_some(), told.denial.is_some(), "a denial has its rule");
+                Some(told.denial.map(Denial::number))
+            }
+            Err(Failure::Refused { number, .. }) if number == Invalid::NotAParty.number() => None,
+            Err(other) => panic!("{other}"),
+        }
     }
 
     /// What must be applied, with a second signature.
@@ -368,6 +402,8 @@ impl Chain {
     /// R7, and what holds at the end of every story: a grant for one use that is asked for through two doors at once
     /// is permitted once; and all four nodes have the same chain and the same state.
     fn finish(mut self, person: &Person) {
+        self.explain_and_use_once(person);
+        assert!(self.foretold > 2, "{} requests were explained before", self.foretold);
         for (one, other) in [(0, 1), (2, 3), (3, 0)] {
             self.use_once_through_two(person, one, other);
         }
@@ -377,6 +413,30 @@ impl Chain {
         assert!(findings.is_clean(), "{:#?}", findings.failed);
         println!("{:?}", findings.chain);
         self.network.stop_all().unwrap();
+    }
+
+    /// What every door tells every party of a use, before and after it is made; and that it tells nobody else.
+    fn explain_and_use_once(&mut self, person: &Person) {
+        let (a, b, insurer) =
+            (self.cast.hospital_a.clone(), self.cast.hospital_b.clone(), self.cast.insurer.clone());
+        let grant = self.grant(&person.party, self.treatment(&b, 1));
+        let asked = RequestAccess { grant: Some(grant), ..self.ask(person) };
+        let told = |chain: &mut Chain, by: &Party| {
+            let told: Vec<_> =
+                (0..chain.doors.len()).map(|_| chain.explained(by, b.institution(), &asked)).collect();
+            assert!(told.iter().all(|answer| *answer == told[0]), "{told:?}");
+            told[0]
+        };
+        for party in [&a, &b, &person.party] {
+            assert_eq!(told(self, party), Some(None), "it would be permitted");
+        }
+        assert_eq!(told(self, &insurer), None, "it is none of its business");
+        self.permitted(&b, request(asked.clone()));
+        for party in [&a, &b, &person.party] {
+            assert_eq!(told(self, party), Some(Some(Denial::GrantExhausted.number())));
+        }
+        assert_eq!(told(self, &insurer), None);
+        self.denied(Denial::GrantExhausted, &b, request(asked));
     }
 
     fn use_once_through_two(&mut self, person: &Person, one: usize, other: usize) {

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use assent_proto::transaction::body_id;
-use assent_proto::{AccountId, CertifiedHeader, Leaf, Trail as TrailHead};
+use assent_proto::transaction::*;
+use assent_proto::{AccountId, BatchId, CertifiedHeader, Commitment, Day, Leaf, List, Trail as TrailHead};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response};
@@ -21,6 +21,9 @@ struct Script {
     transaction: Option<api::TransactionReply>,
     blocks: Vec<api::BlockEvents>,
     preview: api::PreviewReply,
+    explain: api::ExplainReply,
+    /// What it was asked last.
+    asked: Bytes,
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -72,6 +75,14 @@ impl Ledger for Liar {
         _: Request<api::PreviewRequest>,
     ) -> Result<Response<api::PreviewReply>, Status> {
         Ok(Response::new(self.0.lock().unwrap().preview.clone()))
+    }
+    async fn explain(
+        &self,
+        request: Request<api::ExplainRequest>,
+    ) -> Result<Response<api::ExplainReply>, Status> {
+        let mut script = self.0.lock().unwrap();
+        script.asked = request.into_inner().question;
+        Ok(Response::new(script.explain.clone()))
     }
     async fn get_status(&self, _: Request<api::StatusRequest>) -> Result<Response<api::StatusReply>, Status> {
         Ok(Response::new(api::StatusReply { genesis: Bytes::from_static(&[9; 32]), ..Default::default() }))
@@ -309,6 +320,58 @@ fn a_dry_run_is_the_nodes_word_and_known_to_be() {
     assert_eq!((good.denial, good.height), (None, Height(9)));
     assert_eq!(ask(Denial::NoLiveQuorum.number()).unwrap().denial, Some(Denial::NoLiveQuorum));
     assert!(proof_fails(ask(9999)), "a code that nobody knows");
+}
+
+#[test]
+fn an_explanation_is_the_nodes_word_and_the_question_is_signed_by_who_asks() {
+    use assent_proto::question::{Question, VerifiedQuestion};
+    let chain = Chain::new();
+    let (mut node, script) = connect(&chain);
+    let key = account_key();
+    let proof = RecordProof {
+        batch: BatchId(Hash::ZERO),
+        record: Record { account: account_id(1), commitment: Commitment(Hash::ZERO), day: Day(1) },
+        index: 0,
+        path: List::empty(),
+    };
+    let request = RequestAccess {
+        grant: None,
+        item: ItemId(Hash::ZERO),
+        account: None,
+        case: None,
+        purpose: Purpose::Treatment,
+        action: UseAction::Read,
+        output: Output::Raw,
+        records: vec![proof].try_into().unwrap(),
+        staff: Commitment(Hash::ZERO),
+        person: None,
+        emergency: None,
+        order: None,
+    };
+    let question = Question {
+        chain: chain.genesis.hash().tag(),
+        time: TimeMs(1),
+        asker: Author::Account(account_id(1)),
+        requester: InstitutionId(Hash::ZERO),
+        request: Box::new(request),
+    };
+    let signed = SignedQuestion::sign(&chain.genesis.hash(), &question, &key);
+    let mut ask = |reply: api::ExplainReply| {
+        script.lock().unwrap().explain = reply;
+        node.explain(&signed)
+    };
+    let plain = api::ExplainReply { height: 9, time: 8, ..Default::default() };
+    let permitted = ask(api::ExplainReply { permit_until: 7, uses_left: Some(0), ..plain.clone() }).unwrap();
+    assert_eq!((permitted.denial, permitted.rule), (None, None));
+    assert_eq!((permitted.permit_until, permitted.uses_left), (Some(TimeMs(7)), Some(0)));
+    let code = Denial::GrantRevoked.number();
+    let denied = ask(api::ExplainReply { code, rule: 13, rows: vec![9], ..plain.clone() }).unwrap();
+    assert_eq!((denied.denial, denied.rule, denied.rows), (Some(Denial::GrantRevoked), Some(13), vec![9]));
+    assert_eq!((denied.height, denied.time, denied.permit_until), (Height(9), TimeMs(8), None));
+    assert!(proof_fails(ask(api::ExplainReply { code: 9999, ..plain })), "a code that nobody knows");
+    let sent = script.lock().unwrap().asked.clone();
+    let heard = VerifiedQuestion::verify(&chain.genesis.hash(), &sent).unwrap();
+    assert_eq!((heard.question(), heard.signer()), (&question, &key.public()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use assent_genesis::default_policy;
 use assent_proto::code::Denial;
 use assent_proto::transaction::{Level, Opening, Output, UseAction};
 
-use super::{Article, Law, PURPOSES, PurposeCodes, RULES, Rule};
+use super::{Article, Law, Numbered, PURPOSES, PurposeCodes, RULES, Rule};
 use crate::rules::Part;
 
 const HEAD: &str = "\
@@ -28,17 +28,21 @@ changes. *Takes effect* marks a rule that refuses nothing. Times are those of bl
 /// The page.
 pub fn page() -> String {
     let mut page = String::from(HEAD);
-    let mut number = 0;
     for part in PARTS {
         let _ = writeln!(page, "\n## {}\n\n{}\n", title(*part), intro(*part));
         page.push_str("| | step | refused with | when, or what takes effect | row | law | module |\n");
         page.push_str("|---|---|---|---|---|---|---|\n");
-        for rule in RULES.iter().filter(|rule| rule.part == *part) {
-            number += 1;
+        for Numbered { number, rule } in numbered().filter(|n| n.rule.part == *part) {
             let _ = writeln!(page, "{}", line(number, rule));
         }
     }
     page + &use_cases() + &purposes() + &values() + &codes() + &laws()
+}
+
+/// All rules in the order of the page.
+pub(super) fn numbered() -> impl Iterator<Item = Numbered> {
+    let in_order = PARTS.iter().flat_map(|part| RULES.iter().filter(move |rule| rule.part == *part));
+    in_order.zip(1..).map(|(rule, number)| Numbered { number, rule })
 }
 
 const PARTS: &[Part] = &[
@@ -89,7 +93,7 @@ fn intro(part: Part) -> &'static str {
     }
 }
 
-fn line(number: usize, rule: &Rule) -> String {
+fn line(number: u32, rule: &Rule) -> String {
     let refusal = |d: Denial| format!("{} `{}`<br>{}", d.number(), d.name(), d.chinese());
     let denial = rule.denial.map_or("*takes effect*".into(), refusal);
     let rows: Vec<_> = rule.rows.iter().map(|row| format!("R{row}")).collect();
@@ -218,7 +222,7 @@ mod tests {
     use assent_proto::transaction::Purpose;
 
     use super::*;
-    use crate::rules::RULES_MAX;
+    use crate::rules::{Ground, RULES_MAX};
 
     /// R10: people can read all of them, and none is missing.
     #[test]
@@ -300,6 +304,24 @@ mod tests {
         assert!(rows.into_iter().all(|row| (1..=42).contains(row)), "the requirements have 42 rows");
         let cited = RULES.iter().flat_map(|rule| rule.law);
         assert!(cited.into_iter().all(|Article(law, _)| LAWS.contains(law)));
+    }
+
+    /// A refusal of the decision names one rule: none shares its step, its code and its basis with another.
+    #[test]
+    fn step_code_and_basis_name_one_rule() {
+        let refusals: Vec<_> = RULES
+            .iter()
+            .filter(|rule| matches!(rule.part, Part::Decision | Part::Everyone) && rule.denial.is_some())
+            .collect();
+        let grounds = [Ground::Opening, Ground::Grant, Ground::Emergency, Ground::Order];
+        for ground in grounds.map(Some).into_iter().chain([None]) {
+            for rule in &refusals {
+                let same = |other: &&&Rule| {
+                    (other.step, other.denial) == (rule.step, rule.denial) && other.is_asked_of(ground)
+                };
+                assert!(refusals.iter().filter(same).count() <= 1, "{rule:?} on {ground:?}");
+            }
+        }
     }
 
     #[test]

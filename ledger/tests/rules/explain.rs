@@ -24,7 +24,8 @@ fn rule(scene: &Scene, by: &Party, request: &RequestAccess) -> (Denial, u32, &'s
 /// The number of the one rule of the decision on the page that begins so.
 fn numbered(text: &str) -> u32 {
     let page = assent_ledger::rules::page();
-    let lines: Vec<_> = page.lines().filter(|line| line.contains(text)).collect();
+    let is_rule = |line: &&str| line.split('|').count() == 9;
+    let lines: Vec<_> = page.lines().filter(is_rule).filter(|line| line.contains(text)).collect();
     assert_eq!(lines.len(), 1, "{text}: {lines:?}");
     lines[0].split('|').nth(1).unwrap().trim().parse().unwrap()
 }
@@ -127,14 +128,63 @@ fn rules_that_share_a_code_are_told_apart() {
             Denial::ActionNotCovered,
             "The grant does not name the action.",
         ),
-        (
-            RequestAccess { grant: None, ..opened },
-            Denial::NoBasis,
-            "what is missing is her grant",
-        ),
+        (RequestAccess { grant: None, ..opened }, Denial::NoBasis, "what is missing is her grant"),
     ];
     for (request, denial, text) in cases {
         let (found, number, _) = rule(&scene, &insurer, &request);
+        assert_eq!((found, number), (denial, numbered(text)), "{text}");
+    }
+}
+
+/// The same of the bases that the person did not give.
+#[test]
+fn rules_that_share_a_code_are_told_apart_on_every_basis() {
+    let mut stage = Stage::new();
+    let (insurer, a) = (stage.scene.four.insurer.clone(), stage.scene.four.hospital_a.clone());
+    let about = Some(stage.scene.person.account());
+    let known = order(&mut stage, about, TimeMs(0));
+    let date = stage.scene.world.at().time.plus(60_000);
+    let deferred = order(&mut stage, None, date);
+    let lab = stage.scene.world.item(&a, 8, Category::TestResult, Level::None, Opening::Unconditional);
+    let proofs = [record(&stage.scene.person, 8, 100)];
+    let records = list(stage.scene.world.anchor(&a, lab, &proofs, &[]));
+    let plain = RequestAccess { purpose: Purpose::Legal, case: None, ..stage.scene.ask(None) };
+    let ordered = RequestAccess { order: Some(known), ..plain.clone() };
+    let open = RequestAccess { item: lab, records, ..plain.clone() };
+    let cases = [
+        (
+            RequestAccess { account: Some(stage.bystander.account()), ..ordered.clone() },
+            Denial::OrderDoesNotCover,
+            "The order is about one account, and the request names another or none.",
+        ),
+        (
+            RequestAccess { item: lab, ..ordered.clone() },
+            Denial::OrderDoesNotCover,
+            "The order names neither the item nor its category.",
+        ),
+        (
+            RequestAccess { action: UseAction::Disclose, ..ordered.clone() },
+            Denial::OrderDoesNotCover,
+            "The order does not name the action, or covers only outputs that reveal less.",
+        ),
+        (
+            RequestAccess { purpose: Purpose::Treatment, ..ordered.clone() },
+            Denial::PurposeNotCovered,
+            "The basis is an order, and the purpose is not legal.",
+        ),
+        (
+            RequestAccess { account: None, order: Some(deferred), ..plain.clone() },
+            Denial::AccountMissing,
+            "The order defers notice and the request names no account",
+        ),
+        (
+            open,
+            Denial::PurposeNotCovered,
+            "The basis is an opening, and the purpose is treatment in an emergency, or legal.",
+        ),
+    ];
+    for (request, denial, text) in cases {
+        let (found, number, _) = rule(&stage.scene, &insurer, &request);
         assert_eq!((found, number), (denial, numbered(text)), "{text}");
     }
 }

@@ -11,6 +11,7 @@ mod consent;
 mod delegation;
 mod delivery;
 mod emergency;
+mod explain;
 mod governance;
 mod identity;
 mod institutions;

@@ -117,3 +117,15 @@ pub fn seal(devnet: &Devnet, body: &Body) -> Bytes {
 pub fn good(devnet: &Devnet, code: u32) -> Bytes {
     seal(devnet, &register(devnet, code, now().plus(60_000)))
 }
+
+/// What a page of the public interface answers, headers and all.
+pub async fn page(rpc: &str, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let host = rpc.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
