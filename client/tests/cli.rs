@@ -112,6 +112,31 @@ fn a_nodes_piece_is_made_from_its_folder_and_holds_no_secret() {
     assert_eq!(piece("bureau", "other.toml").1["code_name"], "NotAKeyFile");
 }
 
+/// Who asks signs: an institution by its key file or a person by her wallet, and never both.
+#[test]
+fn an_explanation_needs_one_who_asks_and_what_would_be_requested() {
+    let site = Site::new();
+    let grant = "a".repeat(64);
+    let what = format!("--grant {grant} --offer offer.json --purpose treatment --genesis net/genesis.toml");
+    let refused = |who: &str, why: &str| {
+        let out = site.command(&format!("explain {who}{what}")).output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.code() == Some(1) && said.contains(why), "{who}: {said}");
+    };
+    refused("", "--keyfile <FILE>");
+    refused("--keyfile net/bureau/operator.age --wallet lin.wallet ", "cannot be used with");
+    refused("--keyfile net/bureau/operator.age --custodian bureau ", "--wallet <FILE>");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, asked) =
+        site.run(&format!("explain --keyfile net/bureau/operator.age {what} --node http://{free}"));
+    assert_eq!((code, asked["code_name"].as_str()), (5, Some("Unreachable")), "{asked}");
+    let help = site.command("explain --help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for part in ["Examples:", "--wallet", "--requester", "--offer", "commits nothing", "Exit 3"] {
+        assert!(help.contains(part), "{part} is not in\n{help}");
+    }
+}
+
 #[test]
 fn governance_without_a_key_or_a_height_is_wrong_use() {
     let site = Site::new();

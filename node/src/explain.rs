@@ -43,8 +43,10 @@ pub(crate) struct Desk {
 pub(crate) enum Unanswered {
     /// By this code.
     Refused(Invalid),
-    /// The asker, or all askers together, ask too much: again after this.
+    /// The asker asks too often: again after this.
     TooOften(Duration),
+    /// By a fault of this node.
+    Failed,
 }
 
 impl Desk {
@@ -64,16 +66,15 @@ impl Desk {
         view: Arc<View>,
         bytes: Bytes,
     ) -> Result<api::ExplainReply, Unanswered> {
-        let Ok(room) = self.room.clone().try_acquire_owned() else {
-            return Err(Unanswered::TooOften(BREATH));
-        };
+        // Those who wait for room are calls, which are bounded.
+        let Ok(room) = self.room.clone().acquire_owned().await else { return Err(Unanswered::Failed) };
         let desk = self.clone();
         let judged = tokio::task::spawn_blocking(move || {
             let _room = room;
             let now = desk.lock_clock().now();
             desk.judge(&view, &bytes, now, Instant::now())
         });
-        let Ok((asker, outcome)) = judged.await else { return Err(Unanswered::TooOften(BREATH)) };
+        let Ok((asker, outcome)) = judged.await else { return Err(Unanswered::Failed) };
         let name = name(&outcome);
         self.metrics.explain(name);
         tracing::info!(asker, outcome = name, "a question was asked");
@@ -135,9 +136,6 @@ impl Desk {
     }
 }
 
-/// When to ask again if all room is taken.
-const BREATH: Duration = Duration::from_millis(250);
-
 fn timely(asked: TimeMs, now: TimeMs) -> Result<(), Invalid> {
     let window = FRESH.as_millis() as u64;
     if asked.plus(window) < now {
@@ -178,6 +176,7 @@ fn name(outcome: &Result<api::ExplainReply, Unanswered>) -> &'static str {
         Ok(reply) => Denial::from_number(reply.code).map_or("Permitted", Denial::name),
         Err(Unanswered::Refused(reason)) => reason.name(),
         Err(Unanswered::TooOften(_)) => Invalid::Busy.name(),
+        Err(Unanswered::Failed) => "Failed",
     }
 }
 

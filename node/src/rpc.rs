@@ -281,6 +281,7 @@ impl Ledger for Service {
             Unanswered::TooOften(retry) => {
                 self.exceeded(Refusal { what: "too many questions of one asker", retry })
             }
+            Unanswered::Failed => Status::internal("the node failed; see its log"),
         })
     }
 

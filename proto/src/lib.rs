@@ -3,7 +3,8 @@
 //! All that a wallet or an auditor needs, and nothing that a node needs: no runtime, no storage, no sockets.
 //! Read it in the order of the modules: bytes ([`hash`], [`field`]), what is signed ([`transaction`],
 //! [`envelope`], [`keys`]), what it becomes ([`state`], [`event`]), what is agreed on ([`block`],
-//! [`validators`]), and what can be proved of it ([`merkle`], [`trie`], [`evidence`]).
+//! [`validators`]), and what can be proved of it ([`merkle`], [`trie`], [`evidence`]). What a party may ask without
+//! anything being done is [`question`].
 
 pub mod block;
 pub mod code;

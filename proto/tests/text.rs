@@ -29,6 +29,7 @@ fn schema() -> BTreeMap<String, Vec<(String, String)>> {
     let mut all = messages(include_str!("../schema/assent/v1/transaction.proto"));
     all.extend(messages(include_str!("../schema/assent/v1/state.proto")));
     all.extend(messages(include_str!("../schema/assent/v1/block.proto")));
+    all.extend(messages(include_str!("../schema/assent/v1/question.proto")));
     all
 }
 
@@ -72,7 +73,7 @@ fn r1_no_field_of_a_body_or_of_an_object_can_hold_text() {
         "Emergency",
     ];
     let schema = schema();
-    for root in objects.into_iter().chain(["Body", "Event", "Receipt"]) {
+    for root in objects.into_iter().chain(["Body", "Event", "Receipt", "Question"]) {
         assert!(schema.contains_key(root), "{root}");
         let fields = reachable(root);
         assert!(!fields.is_empty(), "{root}");
