@@ -62,7 +62,7 @@ fn the_story_comes_out_as_told_twice_and_leaves_no_identity_on_any_node() {
         let (text, summary) = demo(&out, lang);
         assert_eq!(summary["outcome"], "ok", "{text}");
         let steps = summary["steps"].as_array().expect("steps");
-        assert_eq!(steps.len(), 9, "{text}");
+        assert_eq!(steps.len(), 12, "{text}");
         assert!(steps.iter().all(|s| s["outcome"] == "ok"));
         assert_eq!(summary["figures"]["records_anchored"], 260);
         for slug in SLUGS {

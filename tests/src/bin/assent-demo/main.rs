@@ -1,6 +1,6 @@
 //! The demo: four validators as separate processes, and a story told through the public RPC with `assent`.
 //!
-//! `main` sets up and cleans up, [`stage`] runs programs and shows progress, [`story`] holds the nine steps.
+//! `main` sets up and cleans up, [`stage`] runs programs and shows progress, [`story`] holds the twelve steps.
 
 mod stage;
 mod story;

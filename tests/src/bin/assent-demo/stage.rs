@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use age::secrecy::SecretString;
 use assent_tests::network::{Network, program};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -17,10 +18,17 @@ use crate::Lang;
 /// What a step may fail with.
 pub(crate) type Failure = Box<dyn std::error::Error>;
 
+/// Exit code of `assent` when a transaction can be in no block.
+pub(crate) const REFUSED: i32 = 2;
 /// Exit code of `assent` when the rules deny.
 pub(crate) const DENIED: i32 = 3;
 /// Exit code of `assent` when a proof does not verify.
 pub(crate) const NOT_PROVED: i32 = 4;
+
+/// Of every key file.
+const PASSPHRASE: &str = "the demo's passphrase protects fictitious persons";
+/// log2 of scrypt's N for the institutions' key files.
+const LIGHT: u8 = 10;
 
 /// The network, the folder, and the score so far.
 pub(crate) struct Stage {
@@ -59,8 +67,11 @@ impl Stage {
         }
         let out = out.canonicalize()?;
         let passphrase = out.join("passphrase");
-        fs::write(&passphrase, "the demo's passphrase protects fictitious persons\n")?;
+        fs::write(&passphrase, format!("{PASSPHRASE}\n"))?;
         let network = Network::found(&out.join("network"), &passphrase)?;
+        for node in &network.nodes {
+            lighten(&node.home.join("operator.age"))?;
+        }
         fs::copy(network.genesis(), out.join("genesis.toml"))?;
         fs::create_dir_all(out.join("evidence"))?;
         fs::create_dir_all(out.join("work"))?;
@@ -309,6 +320,17 @@ impl Stage {
         );
         println!("  {} pkill -TERM assentd", self.t("结束：", "to end it:"));
     }
+}
+
+/// Makes a key file quick to open. Guessing a passphrase is slow by design, a quarter of a second a try, and the
+/// institutions open theirs at each of their some hundred and fifty steps: that would be most of the demo's time,
+/// and there is nothing here to guess.
+fn lighten(path: &Path) -> Result<(), Failure> {
+    let passphrase = || SecretString::from(PASSPHRASE.to_owned());
+    let plain = age::decrypt(&age::scrypt::Identity::new(passphrase()), &fs::read(path)?)?;
+    let mut recipient = age::scrypt::Recipient::new(passphrase());
+    recipient.set_work_factor(LIGHT);
+    Ok(fs::write(path, age::encrypt(&recipient, &plain)?)?)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,8 +1,9 @@
-//! The story in nine steps. Each step does it through `assent`, checks that it came out as told, and says what can
+//! The story in twelve steps. Each step does it through `assent`, checks that it came out as told, and says what can
 //! be proved from then on. Times are those of this machine; persons are fictitious.
 
 mod consent;
 mod lineage;
+mod persons;
 mod preparation;
 mod proof;
 
@@ -48,6 +49,9 @@ pub(crate) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     story.exactly_once(&settled)?;
     story.withdrawal(&offer)?;
     story.lineage()?;
+    story.guardian()?;
+    story.emergency()?;
+    story.lost_wallet()?;
     story.supervision()?;
     story.belief_is_not_needed(&settled)
 }
@@ -113,4 +117,10 @@ fn count(reply: &Value, field: &str) -> usize {
 fn days_from_now(days: i64) -> Result<String, Failure> {
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
     Ok(now.date().checked_add(jiff::Span::new().days(days))?.to_string())
+}
+
+/// The first day of a year that begins at least a year from now.
+fn january() -> Result<String, Failure> {
+    let year = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).year();
+    Ok(jiff::civil::Date::new(year + 2, 1, 1)?.to_string())
 }

@@ -1,4 +1,4 @@
-//! Steps 8 and 9: complete lists, the supervisor's view, and proof with all nodes stopped.
+//! Steps 11 and 12: complete lists, the supervisor's view, and proof with all nodes stopped.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::stage::{Failure, NOT_PROVED, holds};
 
 impl Story<'_> {
     pub(super) fn supervision(&mut self) -> Result<(), Failure> {
-        self.stage.step(8, "监督", "Supervision");
+        self.stage.step(11, "监督", "Supervision");
         let (wallet, evidence) =
             (self.persons[0].wallet.clone(), self.stage.path("evidence").display().to_string());
         let uses = self.stage.run(
@@ -62,7 +62,7 @@ impl Story<'_> {
     }
 
     pub(super) fn belief_is_not_needed(&mut self, settled: &Settled) -> Result<(), Failure> {
-        self.stage.step(9, "无需相信任何人", "Belief is not needed");
+        self.stage.step(12, "无需相信任何人", "Belief is not needed");
         let files = ["permit", "delivery"].map(|n| self.evidence(n));
         for (event, file) in [&settled.permit, &settled.delivery].into_iter().zip(&files) {
             self.stage.run(BUREAU, &["audit", "export", "--event", event, "-o", file])?;
