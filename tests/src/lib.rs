@@ -6,5 +6,6 @@ pub mod canary;
 pub mod checker;
 pub mod clients;
 pub mod hosts;
+pub mod model;
 pub mod network;
 pub mod sim;
