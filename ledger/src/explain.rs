@@ -47,7 +47,8 @@ impl Verdict {
 }
 
 /// What would become of a request if it stood alone in the next block. None where no block could hold it: the
-/// requester does not exist, or the person who is to sign second does not.
+/// requester does not exist, or the person who is to sign second does not, or it says what only a later protocol
+/// version brings.
 pub fn explain(
     state: &State,
     block: BlockContext,
@@ -58,28 +59,27 @@ pub fn explain(
     if let Some(person) = request.person {
         read::<Account>(state, person)?;
     }
+    let action = Action::RequestAccess(Box::new(request.clone()));
+    let version = protocol(state).at(block.height);
+    if action.since() > version {
+        return None;
+    }
     let (parameters, policy) = (parameters(state), policy(state));
     let call = Call {
         state: &Overlay::over(state),
         parameters: &parameters,
         policy: &policy,
-        version: protocol(state).at(block.height),
+        version,
         block,
         // Nothing is written under this id, and an institution's decision does not look at the key.
         body: BodyId(Hash::ZERO),
         signer: PublicKey(Hash::ZERO),
     };
-    Some(match decided(&call, requester, request) {
+    let standing = may_act(&call, &Author::Institution(*requester), &action).map_err(Refusal::of_standing);
+    Some(match standing.and_then(|()| access::judge(&call, requester, request)) {
         Ok(outcome) => permitted(&call, &outcome, request),
         Err(refusal) => Verdict::Denied { denial: refusal.denial, rule: rules::of_refusal(&refusal) },
     })
-}
-
-/// As a block decides it, with where it was refused.
-fn decided(call: &Call, requester: &InstitutionId, request: &RequestAccess) -> Result<Outcome, Refusal> {
-    let action = Action::RequestAccess(Box::new(request.clone()));
-    may_act(call, &Author::Institution(*requester), &action).map_err(Refusal::of_standing)?;
-    access::judge(call, requester, request)
 }
 
 fn permitted(call: &Call, outcome: &Outcome, request: &RequestAccess) -> Verdict {

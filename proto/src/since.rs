@@ -27,7 +27,7 @@ impl ActionKind {
 
 impl Action {
     /// The same of all that the action holds: the newest of its parts.
-    fn since(&self) -> u32 {
+    pub fn since(&self) -> u32 {
         let inside = match self {
             Action::Propose(p) => p.change.since(),
             _ => 1,
