@@ -327,7 +327,7 @@ pub static RULES: &[Rule] = &[
         OrderExpired,
         "The block's time is after the order's last moment.",
         &[41],
-        &[],
+        &[Article(Pipl, "34")],
     ),
     refuses(
         (Decision, "who may rely on it", "basis"),
@@ -341,7 +341,7 @@ pub static RULES: &[Rule] = &[
         NotTheBeneficiary,
         "The legal order is for another institution.",
         &[41],
-        &[],
+        &[Article(Pipl, "34")],
     ),
     refuses(
         (Decision, "who may rely on it", "emergency"),
@@ -693,7 +693,7 @@ pub static RULES: &[Rule] = &[
         AccountFrozen,
         "The account is frozen, and the author does not say that it saw the person.",
         &[16],
-        &[],
+        &[Article(Signatures, "15")],
     ),
     refuses(
         (Persons, "to recover", "identity"),
@@ -837,7 +837,7 @@ pub static RULES: &[Rule] = &[
         AlreadyEnded,
         "The delegation has ended, or its date has come.",
         &[15],
-        &[],
+        &[Article(CivilCode, "173"), Article(CivilCode, "175")],
     ),
     effects(
         (Delegations, "to end one", "delegation"),
@@ -1034,7 +1034,7 @@ pub static RULES: &[Rule] = &[
         NotTheRequester,
         "The permit is another institution's.",
         &[17, 41],
-        &[],
+        &[Article(Pipl, "18"), Article(Pipl, "35")],
     ),
     refuses(
         (Emergencies, "notice", "emergency"),
@@ -1160,7 +1160,7 @@ pub static RULES: &[Rule] = &[
         NotTheSource,
         "The author is not the item's source; asked of anchoring, too.",
         &[20, 21],
-        &[],
+        &[Article(DataSecurity, "21")],
     ),
     refuses(
         (Catalogue, "to grade", "catalogue"),
