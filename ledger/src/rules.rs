@@ -297,7 +297,7 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Decision, "state of the basis", "basis"),
         GrantSuspended,
-        "The item's level is above the grant's, and was raised after the grant: it counts as suspended.",
+        "The item's level is above the grant's, and dates from a block after the grant's: it counts as suspended.",
         &[21],
         &[Article(DataSecurity, "21"), Article(Pipl, "29")],
     ),
@@ -584,8 +584,10 @@ pub static RULES: &[Rule] = &[
     ),
     effects(
         (Decision, "permit", "access"),
-        "It joins the trails of the requester, the custodian, the item, the basis, and of every person \
-         whose records it permits; hers only once an order does not defer it any more.",
+        "It joins the trails of the requester, the custodian, the item, the basis, of who asked under her own \
+         name, and of every person whose records it permits; hers only once an order does not defer it any \
+         more. What becomes of it later joins the same, but not the item's, and of persons only that of the \
+         one whom the permit names.",
         &[4, 5, 41],
         &[Article(Pipl, "7"), Article(Pipl, "44")],
     ),
@@ -595,7 +597,8 @@ pub static RULES: &[Rule] = &[
         BadTerms,
         "The terms contradict themselves: a one-time grant has one use and a case, an n-times grant at \
          least one use, a standing one no number; something must be granted to be done with something \
-         somewhere; periods run forward and end after this block; the policy named is none of the future.",
+         somewhere; periods run forward and end after this block; the policy named is none of the future. \
+         Asked after all that a grant for a ward asks.",
         &[6, 8],
         &[Article(Pipl, "14"), Article(Pipl, "17")],
     ),
@@ -618,7 +621,8 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Grants, "to withdraw", "consent"),
         TooManyEarlyRevocations,
-        "Sixteen withdrawals of the account wait for grants that have not come.",
+        "Sixteen withdrawals of the account wait for grants that have not come, each for as long as a \
+         transaction may live.",
         &[9],
         &[],
     ),
@@ -705,7 +709,7 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Persons, "to recover", "identity"),
         AlreadyApproved,
-        "The institution has said so before.",
+        "The institution has approved the recovery that is pending before, with whichever key.",
         &[16],
         &[],
     ),
@@ -766,7 +770,8 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Delegations, "to delegate", "delegation"),
         DelegationChain,
-        "The delegate has a guardian in force herself.",
+        "The delegate has a guardian in force herself. Of several guardianships her account tells of the one \
+         that lasts longest; when that one is ended early, another is not looked for.",
         &[15],
         &[Article(CivilCode, "169")],
     ),
@@ -1116,7 +1121,7 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Catalogue, "to register", "catalogue"),
         ItemTaken,
-        "The item has its one source already.",
+        "The item has its one source already. Asked after level and opening.",
         &[20],
         &[],
     ),
@@ -1232,7 +1237,7 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Lineage, "to record", "lineage"),
         NotDelivered,
-        "A permit's records were not delivered.",
+        "A permit's records were not delivered, and its requester is not their custodian, who has them.",
         &[24],
         &[],
     ),
@@ -1337,7 +1342,7 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Changes, "who has a say", "committee"),
         NoSuchItem,
-        "Of grading down: the item is not in the catalogue.",
+        "Of grading down: the item is not in the catalogue. Asked before whether the author is on the committee.",
         &[21],
         &[],
     ),
@@ -1407,7 +1412,7 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Changes, "policy", "governance"),
         BadPolicy,
-        "The version is not the next; a use case has two rules or asks for a settlement without a case; an \
+        "The version is not the one after the newest that was decided; a use case has two rules or asks for a settlement without a case; an \
          entry of the negative list names nothing; or the committee has no role, one twice, or fewer \
          approvals than roles.",
         &[10, 14, 30],
