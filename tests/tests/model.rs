@@ -14,10 +14,16 @@ const SHOWN_MAX: usize = 12;
 
 /// Denials that the sequences of an ordinary run do not show, and why.
 const SELDOM: &[(Denial, &str)] = &[
-    (Denial::OutputNotCovered, "once in a thousand sequences: a request is refused for something else before"),
+    (
+        Denial::OutputNotCovered,
+        "once in a thousand sequences: a request is refused for something else before",
+    ),
     (Denial::NotTheMaker, "once in a thousand: products of two institutions must be there"),
     (Denial::NoLiveQuorum, "once in a thousand: several validators must come at once"),
-    (Denial::AlreadyAnchored, "once in some thousand: version 2 must be in force, and an outage be told twice"),
+    (
+        Denial::AlreadyAnchored,
+        "once in some thousand: version 2 must be in force, and an outage be told twice",
+    ),
 ];
 
 /// Reasons to be in no block that are not the ledger's to give, or that nobody can sign here.
@@ -55,7 +61,7 @@ fn ledger_and_model_agree() {
     }
     println!("{seen:#?}");
     assert!(failed.is_empty(), "seeds {failed:?} fail, as printed above");
-    if sequences >= SEQUENCES {
+    if (from, sequences) == (0, SEQUENCES) {
         everything_happened(&seen);
     }
 }

@@ -61,7 +61,7 @@ impl Model {
     }
 
     /// The model as it was before a transaction.
-    fn before(&self, d: &Done) -> Model {
+    pub(crate) fn before(&self, d: &Done) -> Model {
         let place = self.history.iter().position(|x| x.asked.body == d.asked.body).expect("it is of it");
         Model { founding: self.founding.clone(), history: self.history[..place].to_vec(), at: d.at }
     }

@@ -6,7 +6,6 @@ use assent_proto::ids::*;
 use assent_proto::keys::Algorithm;
 use assent_proto::state::*;
 use assent_proto::transaction::*;
-use assent_proto::validators::ValidatorSet;
 
 use super::Model;
 
@@ -193,7 +192,7 @@ impl Model {
         let removed = d.has(EventKind::ValidatorRemoved);
         Some(Misconduct {
             validator: r.validator,
-            institution: self.set_before(d).validators.iter().find(|v| v.key == r.validator)?.institution,
+            institution: self.before(d).whose(r)?,
             height: r.height,
             round: r.round,
             what: r.what,
@@ -205,18 +204,9 @@ impl Model {
 
     /// The first height without a key, as it was known when it was removed.
     fn removed_from(&self, removal: &super::Done) -> Height {
-        let place =
-            self.history.iter().position(|d| d.asked.body == removal.asked.body).expect("it is of it");
-        let history = self.history[..=place].to_vec();
-        let then = Model { founding: self.founding.clone(), history, at: removal.at };
+        let mut then = self.before(removal);
+        then.history.push(removal.clone());
         then.sets().last().expect("from the founding on").0
-    }
-
-    /// Every validator that was ever decided on.
-    fn set_before(&self, _: &super::Done) -> ValidatorSet {
-        let all: Vec<_> =
-            self.sets().into_iter().flat_map(|(_, s, _)| s.validators.into_vec()).take(128).collect();
-        ValidatorSet { validators: all.try_into().expect("128 of them") }
     }
 
     fn whole_order(&self, id: OrderId) -> Option<Order> {
