@@ -17,7 +17,7 @@ use assent_genesis::Genesis;
 use assent_ledger::testing::{Party, anchor_of, digest, enrol, list, one_use, record};
 use assent_proto::field::{Element, Message};
 use assent_proto::transaction::*;
-use assent_proto::{Author, BodyId, Commitment, Envelope, Height, Receipt, TimeMs, ids::*, merkle};
+use assent_proto::{Author, BodyId, Commitment, Envelope, Height, List, Receipt, TimeMs, ids::*, merkle};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
@@ -32,6 +32,13 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Replies of this size are read: the largest block, and some.
 const REPLY_BYTES_MAX: usize = 32 << 20;
+
+/// Something to be registered, of which all that matters is that nobody has registered it: test results of moderate
+/// level, prohibited in principle.
+pub fn something(code: u32) -> RegisterItem {
+    let (category, level, opening) = (Category::TestResult, Level::Moderate, Opening::Prohibited);
+    RegisterItem { code, scope: 9, category, level, opening, recipients: List::empty() }
+}
 
 /// A client's end of a connection to a node, made when it is needed.
 pub type Door = LedgerClient<Channel>;

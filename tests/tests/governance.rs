@@ -9,12 +9,10 @@ use assent_client::keyfile::{self, InstitutionSecrets};
 use assent_client::rpc::Node;
 use assent_genesis::Genesis;
 use assent_proto::field::Message;
-use assent_proto::transaction::{
-    Action, Author, Body, Category, Level, Opening, RegisterItem, ReportEquivocation, Statement,
-    StatementKind,
-};
+use assent_proto::transaction::{Action, Author, Body, ReportEquivocation, Statement, StatementKind};
 use assent_proto::validators::{VoteKind, address, vote_message};
-use assent_proto::{Address, BlockId, Envelope, Hash, Height, List, SecretKey, TimeMs};
+use assent_proto::{Address, BlockId, Envelope, Hash, Height, SecretKey, TimeMs};
+use assent_tests::clients::something;
 use assent_tests::network::{Network, PATIENCE, program};
 use serde_json::Value;
 
@@ -135,15 +133,7 @@ impl Council {
     /// A transaction, waited for until it is final; gives its height.
     fn register(&mut self) -> u64 {
         self.items += 1;
-        let item = RegisterItem {
-            code: self.items,
-            scope: 9,
-            category: Category::TestResult,
-            level: Level::Moderate,
-            opening: Opening::Prohibited,
-            recipients: List::empty(),
-        };
-        self.submit(Action::RegisterItem(item))
+        self.submit(Action::RegisterItem(something(self.items)))
     }
 
     fn submit(&self, action: Action) -> u64 {

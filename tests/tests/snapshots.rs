@@ -16,9 +16,10 @@ use assent_genesis::Genesis;
 use assent_proto::evidence::{Claim, Evidence};
 use assent_proto::field::Message;
 use assent_proto::state::Object;
-use assent_proto::transaction::{Action, Author, Body, Category, Level, Opening, RegisterItem};
+use assent_proto::transaction::{Action, Author, Body};
 use assent_proto::validators::address;
-use assent_proto::{Address, BodyId, Envelope, Hash, Height, Leaf, List, ObjectRef, SecretKey, TimeMs};
+use assent_proto::{Address, BodyId, Envelope, Hash, Height, Leaf, ObjectRef, SecretKey, TimeMs};
+use assent_tests::clients::something;
 use assent_tests::network::{Network, PATIENCE, program};
 use rocksdb::{DB, IteratorMode, Options};
 use serde_json::Value;
@@ -72,20 +73,12 @@ impl Devnet {
     /// A transaction through a node, waited for until it is final.
     fn register_at(&mut self, node: usize) -> Final {
         self.items += 1;
-        let item = RegisterItem {
-            code: self.items,
-            scope: 9,
-            category: Category::TestResult,
-            level: Level::Moderate,
-            opening: Opening::Prohibited,
-            recipients: List::empty(),
-        };
         let now = jiff::Timestamp::now().as_millisecond() as u64;
         let body = Body {
             chain: self.genesis.hash().tag(),
             expires_at: TimeMs(now + 300_000),
             author: Author::Institution(self.secrets.institution()),
-            action: Action::RegisterItem(item),
+            action: Action::RegisterItem(something(self.items)),
         };
         let key = self.secrets.operator().unwrap();
         let envelope = Envelope::sign(&self.genesis.hash(), &body, &[&key]);

@@ -10,6 +10,8 @@ use assent_proto::{
     Action, Author, BodyId, Denial, GrantId, ItemId, List, SecretKey, TimeMs, VerifiedTx, ids::*, merkle,
 };
 
+use crate::clients::something;
+
 use super::council::{self, Motion};
 use super::workload::{Late, Step, What, Workload};
 use super::{Founding, Random};
@@ -385,32 +387,25 @@ impl Workload {
         let add = Action::RotateOperator(RotateOperator { add: Some(entry), retire: None });
         let added = self.countersign(g, &b, &key, add, &ready, at_ms);
         let by_new = Party { key: key.clone(), ..b.clone() };
-        let item = self.item(1_000);
+        let item = self.item();
         let first = self.sign(g.scene, &by_new, Action::RegisterItem(item), &[added], at_ms);
         let retire = Action::RotateOperator(RotateOperator { add: None, retire: Some(key.public()) });
         let retired = self.sign(g.scene, &b, retire, &[first], at_ms);
-        let item = self.item(1_000);
+        let item = self.item();
         let late = self.sign(g.scene, &by_new, Action::RegisterItem(item), &[first], at_ms);
         self.retired.push((late, retired));
         self.applied.extend([added, first, retired]);
     }
 
     /// An item that nobody has registered.
-    fn item(&self, from: u32) -> RegisterItem {
-        RegisterItem {
-            code: from + self.steps.len() as u32,
-            scope: 1,
-            category: Category::TestResult,
-            level: Level::Moderate,
-            opening: Opening::Prohibited,
-            recipients: List::empty(),
-        }
+    fn item(&self) -> RegisterItem {
+        something(self.steps.len() as u32)
     }
 
     /// R21: an item is graded above a grant's level while it is used.
     fn grade_up_against_use(&mut self, g: &mut Ground, at_ms: u64) {
         let (insurer, hospital) = (g.scene.four.insurer.clone(), g.scene.four.hospital_a.clone());
-        let item = self.item(5_000);
+        let item = self.item();
         let id = ItemId::of(item.code, item.scope);
         let registered = self.sign(g.scene, &hospital, Action::RegisterItem(item), &[], at_ms);
         g.ready.push(registered);

@@ -184,3 +184,125 @@ impl Rights {
         self.duties.get_mut(&emergency.id).into_iter().for_each(done);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use assent_genesis::default_parameters;
+    use assent_ledger::testing::digest;
+    use assent_proto::event::{EventCore, Link};
+    use assent_proto::transaction::ActionKind;
+    use assent_proto::{AccountId, BodyId, DelegationId, GrantId, OrderId, PermitId};
+
+    use super::*;
+
+    const A: Author = Author::Institution(InstitutionId(Hash([1; 32])));
+    const B: Author = Author::Institution(InstitutionId(Hash([2; 32])));
+    const PERSON: AccountId = AccountId(Hash([3; 32]));
+
+    /// An event in a block of its own, at as many seconds.
+    fn event(kind: EventKind, height: u64, author: Author, object: ObjectRef, trails: &[ObjectRef]) -> Event {
+        let core = EventCore {
+            height: Height(height),
+            transaction: 0,
+            event: 0,
+            time: TimeMs(height * 1_000),
+            body: BodyId(Hash::ZERO),
+            author,
+            action: ActionKind::Enrol,
+            kind,
+            code: 0,
+            object,
+            object_hash: Hash::ZERO,
+        };
+        let link = |trail: &ObjectRef| Link { trail: *trail, index: 0, head_before: Hash::ZERO };
+        Event { core, links: trails.iter().map(link).collect::<Vec<_>>().try_into().unwrap() }
+    }
+
+    fn read(rights: &mut Rights, events: &[Event]) -> Result<(), String> {
+        events.iter().try_for_each(|e| rights.read(e.core.height, std::slice::from_ref(e)))
+    }
+
+    /// The events pass but for the last, which is refused for this reason.
+    fn refuses(w: &Workload, events: &[Event], why: &str) {
+        let bounds = Parameters {
+            recovery_delay_ms: 2_000,
+            emergency_review_ms: 1_000,
+            emergency_notice_ms: 1_000,
+            ..default_parameters()
+        };
+        let mut rights = Rights::new(&bounds);
+        rights.expect(w);
+        let (last, before) = events.split_last().unwrap();
+        read(&mut rights, before).unwrap();
+        let what = read(&mut rights, std::slice::from_ref(last)).unwrap_err();
+        assert!(what.starts_with(why), "{what}");
+    }
+
+    #[test]
+    fn each_rule_refuses_what_breaks_it() {
+        let (grant, permit) = (GrantId(digest("grant")), ObjectRef::from(PermitId(digest("permit"))));
+        let (delegation, order) = (DelegationId(digest("delegation")), OrderId(digest("order")));
+        let (person, on) = (ObjectRef::from(PERSON), ObjectRef::from(grant));
+        let none = Workload::default();
+        let used = |height, trails: &[ObjectRef]| event(EventKind::Permitted, height, A, permit, trails);
+
+        let w = Workload { delegated: vec![(grant, delegation)], ..Workload::default() };
+        let ended = event(EventKind::DelegationEnded, 1, B, delegation.into(), &[]);
+        refuses(&w, &[ended.clone(), used(2, &[on])], "a use of a grant whose delegation has ended");
+        let granted = event(EventKind::Granted, 2, Author::Account(PERSON), on, &[]);
+        refuses(&w, &[ended, granted], "a delegate grants after the end");
+
+        let of = |kind, height| event(kind, height, Author::Account(PERSON), on, &[]);
+        let told = |kind, height| event(kind, height, B, person, &[]);
+        let ready = told(EventKind::RecoveryReady, 1);
+        refuses(&none, &[ready.clone(), of(EventKind::Granted, 2)], "an account whose key is in question");
+        let veto = told(EventKind::RecoveryVetoed, 2);
+        let late = of(EventKind::KeyRotated, 3);
+        refuses(&none, &[ready.clone(), veto.clone(), late], "an account whose key is in question");
+        let mut rights = Rights::new(&Parameters { recovery_delay_ms: 2_000, ..default_parameters() });
+        read(&mut rights, &[ready, told(EventKind::Enrolled, 2), of(EventKind::Granted, 3)]).unwrap();
+
+        let suspended = event(EventKind::Suspended, 1, B, InstitutionId(Hash([1; 32])).into(), &[]);
+        refuses(&none, &[suspended, used(2, &[])], "who is suspended uses");
+        let w = Workload { prohibited: vec![grant], ..Workload::default() };
+        let enacted = event(EventKind::Enacted, 1, B, ObjectRef::POLICY, &[]);
+        refuses(&w, &[enacted, used(2, &[on])], "a use that the negative list names");
+
+        let w = Workload { orders: vec![(order, TimeMs(1_000), TimeMs(9_000))], ..Workload::default() };
+        refuses(&w, &[used(1, &[order.into(), person])], "a person is told what an order defers");
+        let first = used(1, &[order.into()]);
+        refuses(&w, &[first, used(2, &[order.into()])], "an order is used after its end");
+
+        let delivered = event(EventKind::Delivered, 1, B, permit, &[]);
+        let not = event(EventKind::NotDelivered, 2, B, permit, &[]);
+        refuses(&none, &[delivered, not], "a permit is answered twice");
+
+        let opened = |height, name: &str| {
+            let emergency = ObjectRef::emergency(PermitId(digest(name)));
+            event(EventKind::EmergencyOpened, height, A, emergency, &[])
+        };
+        let notice = event(EventKind::PersonNotified, 2, A, opened(1, "one").core.object, &[]);
+        let again = opened(3, "two");
+        refuses(&none, &[opened(1, "one"), notice, again], "an emergency while a duty is overdue");
+    }
+
+    #[test]
+    fn what_is_told_out_of_order_is_judged_in_order() {
+        let (permit, clinic) = (ObjectRef::from(PermitId(digest("permit"))), InstitutionId(Hash([1; 32])));
+        let all = [
+            event(EventKind::Suspended, 1, B, clinic.into(), &[]),
+            event(EventKind::Reinstated, 2, B, clinic.into(), &[]),
+            event(EventKind::Permitted, 3, A, permit, &[]),
+        ];
+        let mut rights = Rights::new(&default_parameters());
+        read(&mut rights, &[all[2].clone(), all[0].clone(), all[1].clone()]).unwrap();
+        let mut rights = Rights::new(&default_parameters());
+        assert!(
+            read(
+                &mut rights,
+                &[all[2].clone(), all[0].clone(), event(EventKind::Settled, 2, B, permit, &[])]
+            )
+            .is_err()
+        );
+    }
+}
