@@ -147,10 +147,14 @@ impl Model {
         })
     }
 
+    /// Whether an order keeps a use from persons' trails still.
+    fn defers(&self, w: &Wanted) -> bool {
+        w.order.and_then(|o| self.order(o)).is_some_and(|o| self.at.time < o.notice_from)
+    }
+
     /// Whom an event about a permit may be told now: everybody whose records it permits, unless an order defers it.
     pub(crate) fn told(&self, w: &Wanted) -> Vec<ObjectRef> {
-        let deferred = w.order.and_then(|o| self.order(o)).is_some_and(|o| self.at.time < o.notice_from);
-        if deferred { vec![] } else { w.persons().into_iter().map(ObjectRef::from).collect() }
+        if self.defers(w) { vec![] } else { w.persons().into_iter().map(ObjectRef::from).collect() }
     }
 
     /// The trails that a permit joins.
@@ -158,8 +162,8 @@ impl Model {
         let mut trails = self.delivery_trails(w, custodian);
         trails.push(w.item.into());
         trails.extend(self.told(w));
-        // Who asked under her own name.
-        trails.extend(w.person.map(ObjectRef::from));
+        // Who asked under her own name; while an order defers notice, she is on no trail either.
+        trails.extend(w.person.filter(|_| !self.defers(w)).map(ObjectRef::from));
         trails
     }
 

@@ -232,7 +232,7 @@ impl Model {
             Change::Protocol(c) => Some((c.from, c.version)),
             _ => None,
         });
-        [(Height(0), 1)].into_iter().chain(decided).collect()
+        [(Height(0), self.founding.version)].into_iter().chain(decided).collect()
     }
 
     /// The version of the rules by which a height is made.

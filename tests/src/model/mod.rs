@@ -43,6 +43,8 @@ pub(crate) struct Founding {
     pub(crate) policy: Policy,
     pub(crate) validators: ValidatorSet,
     pub(crate) nodes: Vec<NodeRecord>,
+    /// The version of the rules.
+    pub(crate) version: u32,
 }
 
 /// One event that the model expects.

@@ -15,7 +15,7 @@ impl Model {
         let mut all = vec![ObjectRef::POLICY, ObjectRef::PARAMETERS, ObjectRef::VALIDATORS, ObjectRef::NODES];
         all.push(ObjectRef::TURNS);
         all.extend(self.policies().into_iter().map(|(_, p)| ObjectRef::policy(p.version)));
-        all.extend((self.versions().len() > 1).then_some(ObjectRef::PROTOCOL));
+        all.extend((self.versions() != [(Height(0), 1)]).then_some(ObjectRef::PROTOCOL));
         all.extend(self.institutions().into_iter().map(ObjectRef::from));
         all.extend(self.proposals().into_iter().filter(|p| self.proposal(*p).is_some()).map(ObjectRef::from));
         all.extend(self.artifacts().into_iter().map(ObjectRef::from));

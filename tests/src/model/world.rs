@@ -40,7 +40,13 @@ pub(crate) struct Founded {
 /// The `n`th founding.
 pub(crate) fn found(n: u64) -> Founded {
     let devnet = assent_genesis::testing::devnet(4, 7);
-    let leaves: Vec<_> = devnet.genesis.leaves().into_iter().map(|l| amended(l, &devnet, n)).collect();
+    let mut leaves: Vec<_> = devnet.genesis.leaves().into_iter().map(|l| amended(l, &devnet, n)).collect();
+    // As after a change that brought version 2 into force.
+    let version = if n == 2 { 2 } else { 1 };
+    if version != 1 {
+        let (object, protocol) = (ObjectRef::PROTOCOL, Protocol { active: version, next: None });
+        leaves.push(Leaf { object, content: protocol.encode(), trail: object.new_trail() });
+    }
     let get = |object: &ObjectRef| {
         let leaf = leaves.iter().find(|l| l.object == *object).expect("it is founded");
         Object::decode(leaf.object.kind, &leaf.content).expect("a founding is canonical")
@@ -60,6 +66,7 @@ pub(crate) fn found(n: u64) -> Founded {
         policy,
         validators: devnet.genesis.validators().clone(),
         nodes: nodes.nodes.into_vec(),
+        version,
     };
     let at = BlockContext { height: Height(0), time: devnet.genesis.time() };
     let world = World::of(&devnet);
