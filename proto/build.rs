@@ -2,7 +2,8 @@
 use std::{env, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["transaction", "state", "block", "evidence", "question"].map(|f| format!("assent/v1/{f}.proto"));
+    let files =
+        ["transaction", "state", "block", "evidence", "question"].map(|f| format!("assent/v1/{f}.proto"));
     println!("cargo:rerun-if-changed=schema");
     let descriptors = protox::compile(files, ["schema"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -173,7 +173,7 @@ mod tests {
             early: List::empty(),
             recovery: None,
             frozen: false,
-            guardianship: None,
+            guardianships: List::empty(),
         };
         (genesis, question, key, account)
     }

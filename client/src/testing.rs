@@ -127,7 +127,7 @@ pub(crate) fn account_leaf(n: u8, trail: Trail) -> Leaf {
         early: List::empty(),
         recovery: None,
         frozen: false,
-        guardianship: None,
+        guardianships: List::empty(),
     };
     Leaf { object: account_id(n).into(), content: account.encode(), trail }
 }

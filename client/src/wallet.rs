@@ -812,7 +812,7 @@ mod tests {
             early: List::empty(),
             recovery: None,
             frozen: false,
-            guardianship: None,
+            guardianships: List::empty(),
         };
         let to = |key, ready_at: Option<u64>| Account {
             recovery: Some(Recovery {

@@ -1,8 +1,11 @@
 //! Who may grant for another, and until when (R15). The grants themselves are `consent`'s; that those of an
 //! ended delegation count as suspended is asked at each use.
 
+use std::cmp::Reverse;
+
 use assent_proto::code::Denial;
 use assent_proto::event::EventKind;
+use assent_proto::field::List;
 use assent_proto::ids::*;
 use assent_proto::state::{Account, Delegation, Ended, GrantState, Institution, Role};
 use assent_proto::transaction::*;
@@ -18,7 +21,7 @@ const QUARTERS_MAX: u64 = 100;
 /// Confirms that one account may grant for another.
 ///
 /// Its depth is one: a grant names one delegation, whose delegate signs it. Whether the delegate is a ward is
-/// read from her own account, which tells of one guardianship; whether the ward is somebody's delegate is not
+/// read from her own account, which tells of her guardianships; whether the ward is somebody's delegate is not
 /// looked for, as nothing can be granted through both.
 pub(crate) fn delegate(call: &Call, by: &InstitutionId, asked: &Delegate) -> Result<Outcome, Denial> {
     if !consistent(asked) {
@@ -33,7 +36,7 @@ pub(crate) fn delegate(call: &Call, by: &InstitutionId, asked: &Delegate) -> Res
     if !fit_end(call.block.time, asked.until) {
         return Err(Denial::DelegationEndUnfit);
     }
-    if guarded_until(call, &delegate).is_some() {
+    if !guardianships(call, &delegate).is_empty() {
         return Err(Denial::DelegationChain);
     }
     let id = DelegationId(call.body.0);
@@ -74,19 +77,31 @@ fn confirmed_by(by: &InstitutionId, asked: &Delegate) -> Delegation {
     }
 }
 
-/// A guardianship shows in the ward's account; of two in force, the one that lasts longer.
+/// The protocol version since which an account tells of all guardianships in force: before, of the one that lasts
+/// longest, so that a ward whose other guardian was left seemed to be none.
+const ALL_GUARDIANS_SINCE: u32 = 2;
+
+/// Guardianships show in the ward's account. Of more than it holds, those that last longest; of two alike the later.
 fn entered(call: &Call, id: DelegationId, asked: &Delegate, ward: Account, outcome: Outcome) -> Outcome {
-    let longer = guarded_until(call, &ward).is_none_or(|until| until <= asked.until);
-    if asked.capacity != Capacity::Guardian || !longer {
+    if asked.capacity != Capacity::Guardian {
         return outcome;
     }
-    outcome.write(asked.ward, &Account { guardianship: Some(id), ..ward })
+    let most = if call.version < ALL_GUARDIANS_SINCE { 1 } else { List::<DelegationId, 8>::MAX };
+    let mut guarded = guardianships(call, &ward);
+    guarded.insert(0, (asked.until, id));
+    guarded.sort_by_key(|(until, _)| Reverse(*until));
+    let guarded: Vec<_> = guarded.into_iter().take(most).map(|(_, id)| id).collect();
+    let guardianships = guarded.try_into().expect("cut to what fits");
+    outcome.write(asked.ward, &Account { guardianships, ..ward })
 }
 
-/// Until when the guardianship that an account tells of is in force.
-fn guarded_until(call: &Call, account: &Account) -> Option<TimeMs> {
-    let delegation: Delegation = call.state.get(account.guardianship?)?;
-    delegation.is_in_force(call.block.time).then_some(delegation.until)
+/// An account's guardianships in force, each with its end: any of them makes a ward.
+fn guardianships(call: &Call, account: &Account) -> Vec<(TimeMs, DelegationId)> {
+    let in_force = |id: &DelegationId| {
+        let delegation: Delegation = call.state.get(*id)?;
+        delegation.is_in_force(call.block.time).then_some((delegation.until, *id))
+    };
+    account.guardianships.iter().filter_map(in_force).collect()
 }
 
 /// Whose a grant is: the signer's own, or that of the ward for whom she may sign it.
@@ -102,7 +117,7 @@ pub(crate) fn principal(call: &Call, signer: &AccountId, terms: &Grant) -> Resul
     if !delegation.is_in_force(call.block.time) {
         return Err(Denial::DelegationOver);
     }
-    if guarded_until(call, &author(call, signer)).is_some() {
+    if !guardianships(call, &author(call, signer)).is_empty() {
         // She became a ward herself after it was confirmed.
         return Err(Denial::DelegationChain);
     }

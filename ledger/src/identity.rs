@@ -28,7 +28,7 @@ pub(crate) fn enrol(call: &Call, by: &InstitutionId, enrol: &Enrol) -> Result<Ou
         early: Default::default(),
         recovery: None,
         frozen: false,
-        guardianship: None,
+        guardianships: assent_proto::List::empty(),
     };
     Ok(Outcome::default().write(id, &account).event(EventKind::Enrolled, id, [enrol.custodian.into()]))
 }

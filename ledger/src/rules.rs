@@ -732,7 +732,8 @@ pub static RULES: &[Rule] = &[
         (Persons, "to recover", "identity"),
         "Once as many institutions as the parameters ask for have approved, the new key replaces the old \
          one: after a delay in which the old one may veto, or at once where they saw the person of a \
-         frozen account. Grants stay.",
+         frozen account. Grants stay. An approval by one that was suspended or lost its role since is \
+         dropped when the next one approves.",
         &[16],
         &[Article(Signatures, "15"), Article(Pipl, "50")],
     ),
@@ -770,8 +771,9 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Delegations, "to delegate", "delegation"),
         DelegationChain,
-        "The delegate has a guardian in force herself. Of several guardianships her account tells of the one \
-         that lasts longest; when that one is ended early, another is not looked for.",
+        "The delegate has a guardian in force herself. Under version 1 of the protocol her account tells of \
+         one guardianship, the one that lasts longest, and when that is ended early no other is looked for; \
+         from version 2 on it tells of all.",
         &[15],
         &[Article(CivilCode, "169")],
     ),

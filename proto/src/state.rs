@@ -101,8 +101,8 @@ messages! {
         recovery: Option<Recovery>,
         /// Grants nothing until an in-person check: somebody holds the key, and somebody else says it is hers.
         frozen: bool,
-        /// The latest delegation to a guardian (R15).
-        guardianship: Option<DelegationId>,
+        /// Delegations to guardians (R15): those in force when the newest came, and it.
+        guardianships: List<DelegationId, 8>,
     }
     /// A key that is to replace an account's (R16).
     Recovery {

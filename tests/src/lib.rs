@@ -5,6 +5,7 @@
 pub mod canary;
 pub mod checker;
 pub mod clients;
+pub mod fuzz;
 pub mod golden;
 pub mod hosts;
 pub mod model;

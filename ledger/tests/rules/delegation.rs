@@ -9,6 +9,7 @@ use assent_proto::transaction::*;
 use assent_proto::{Denial, ObjectRef, ids::*};
 
 use crate::identity::{recovery, rotation, sign_with, until_next_is, veto};
+use crate::protocol::second_version;
 
 /// 2026-04-01T00:00:00Z: the sandbox's chains begin on the first of January.
 const APRIL: TimeMs = TimeMs(1_775_001_600_000);
@@ -125,8 +126,8 @@ fn r15_a_delegate_grants_for_the_ward_whose_grant_it_is() {
             assert_eq!(pair.s.world.kinds(trail).last(), Some(&EventKind::Granted), "{trail:?}");
         }
         assert_eq!(pair.insurer_asks(grant), Ok(()), "{capacity:?}");
-        let guardianship = pair.s.world.get::<Account>(ward).guardianship;
-        assert_eq!(guardianship, (capacity == Capacity::Guardian).then_some(id));
+        let guardianships = pair.s.world.get::<Account>(ward).guardianships;
+        assert_eq!(guardianships.first().copied(), (capacity == Capacity::Guardian).then_some(id));
     }
 }
 
@@ -278,10 +279,10 @@ fn r15_who_becomes_a_ward_grants_for_nobody_any_more() {
 }
 
 #[test]
-fn r15_of_two_guardianships_the_longer_shows() {
+fn r15_under_version_1_of_two_guardianships_the_longer_shows() {
     let (mut pair, short) = Pair::delegated(Capacity::Guardian);
     let (bureau, ward) = (pair.s.four.bureau.clone(), pair.s.person.account());
-    let shown = |pair: &Pair| pair.s.world.get::<Account>(ward).guardianship;
+    let shown = |pair: &Pair| pair.s.world.get::<Account>(ward).guardianships.first().copied();
     let asked = pair.ask(Capacity::Guardian);
     let long = pair.confirm(&bureau, Delegate { until: LAST, ..asked.clone() }).unwrap();
     assert_eq!(shown(&pair), Some(long));
@@ -294,6 +295,33 @@ fn r15_of_two_guardianships_the_longer_shows() {
     pair.end(&guardian, equal, DelegationEnd::Revoked).unwrap();
     let next = pair.confirm(&bureau, asked).unwrap();
     assert_eq!(shown(&pair), Some(next), "one that has ended gives way");
+}
+
+#[test]
+fn r15_whoever_has_one_guardian_left_is_a_ward() {
+    let (mut pair, id) = Pair::delegated(Capacity::Proxy);
+    let (bureau, third) = (pair.s.four.bureau.clone(), pair.s.person("third"));
+    let terms = pair.terms(id, Capacity::Proxy);
+    let ward = pair.delegate.account();
+    second_version(&mut pair.s);
+    let guard = |pair: &mut Pair, until| {
+        let asked = Delegate { ward, delegate: third.account(), until, ..pair.ask(Capacity::Guardian) };
+        let id = pair.s.world.run_with(&bureau, &third.key, Action::Delegate(asked)).unwrap();
+        DelegationId(id.0)
+    };
+    let (long, short) = (guard(&mut pair, LAST), guard(&mut pair, APRIL));
+    pair.end(&third, long, DelegationEnd::Revoked).unwrap();
+    assert_eq!(pair.grant(terms.clone()), Err(Denial::DelegationChain), "the one that lasts longer is over");
+    pair.end(&third, short, DelegationEnd::Revoked).unwrap();
+    assert!(pair.grant(terms.clone()).is_ok(), "both are");
+    // What is over makes room; of nine in force the eight that last longest show.
+    for _ in 0..9 {
+        guard(&mut pair, APRIL);
+    }
+    let last = guard(&mut pair, LAST);
+    let shown = pair.s.world.get::<Account>(ward).guardianships;
+    assert_eq!((shown.len(), shown.first()), (8, Some(&last)));
+    assert!(!shown.contains(&long) && !shown.contains(&short));
 }
 
 #[test]

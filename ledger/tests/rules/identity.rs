@@ -313,7 +313,7 @@ fn orphaned(edit: impl FnOnce(&Four, &mut Institution, &mut Account)) -> (World,
         early: List::empty(),
         recovery: None,
         frozen: false,
-        guardianship: None,
+        guardianships: list(vec![]),
     };
     edit(&four, &mut enroller, &mut account);
     let leaf = |object: ObjectRef, content| Leaf { object, content, trail: object.new_trail() };

@@ -7,7 +7,9 @@
 
 use assent_genesis::Genesis;
 use assent_ledger::testing::World;
-use assent_ledger::{Applied, BlockContext, ParentTurns, ReplayWindow, State, apply, protocol, turns, validators};
+use assent_ledger::{
+    Applied, BlockContext, ParentTurns, ReplayWindow, State, apply, protocol, turns, validators,
+};
 use assent_proto::block::{CommitSignature, tx_root};
 use assent_proto::envelope::verify;
 use assent_proto::field::Message;
@@ -248,7 +250,13 @@ impl Replay {
         }
     }
 
-    fn after(self, header: Header, applied: Applied, voting: Turns, certificate: CommitCertificate) -> Replay {
+    fn after(
+        self,
+        header: Header,
+        applied: Applied,
+        voting: Turns,
+        certificate: CommitCertificate,
+    ) -> Replay {
         let mut replay = self;
         replay.id = header.id();
         replay.mountains.push(&replay.id.0);
@@ -270,7 +278,12 @@ fn digest(receipts: &[Receipt]) -> Hash {
 
 /// Makes certified blocks of what a world without a network did: `keys` vote as far as a quorum needs them. In
 /// round 0, but at the heights that `missed` names, where the first in turn was silent.
-pub fn certified(genesis: &Genesis, world: &World, keys: &[SecretKey], missed: &[Height]) -> Result<Golden, String> {
+pub fn certified(
+    genesis: &Genesis,
+    world: &World,
+    keys: &[SecretKey],
+    missed: &[Height],
+) -> Result<Golden, String> {
     let toml = genesis.to_toml();
     let mut replay = Replay::found(&toml)?;
     let (mut blocks, mut receipts) = (Vec::new(), Vec::new());

@@ -12,8 +12,13 @@ use super::{Asked, Model, Verdict, event, has_twice, refuse};
 impl Model {
     /// An institution as it is now, without what is worked out elsewhere: its proposals and emergencies.
     pub(crate) fn institution(&self, id: InstitutionId) -> Option<Institution> {
+        self.institution_before(id, self.history.len())
+    }
+
+    /// As it was before the transaction at a place in the history.
+    pub(crate) fn institution_before(&self, id: InstitutionId, place: usize) -> Option<Institution> {
         let mut i = self.founding.institutions.get(&id).cloned();
-        for d in self.applied() {
+        for d in self.history[..place].iter().filter(|d| d.verdict.is_ok()) {
             if let Action::RotateOperator(r) = &d.asked.action
                 && d.asked.author == Author::Institution(id)
                 && let Some(i) = &mut i

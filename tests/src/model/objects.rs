@@ -106,7 +106,7 @@ impl Model {
             early: early.collect::<Vec<_>>().try_into().expect("rule 62"),
             recovery: p.recovery,
             frozen: p.frozen,
-            guardianship: None,
+            guardianships: self.guardians_told(id).try_into().expect("at most eight"),
         })
     }
 
@@ -230,8 +230,6 @@ pub(crate) fn plain(object: Object, now: TimeMs) -> Object {
         }
         Object::Account(mut a) => {
             a.key = a.key_at(now);
-            // A help to see whether she has a guardian: what it must lead to is rule 83's.
-            a.guardianship = None;
             let over = |r: &Recovery| match r.ready_at {
                 Some(at) => at <= now,
                 None => r.until < now,

@@ -53,7 +53,7 @@ impl Model {
             frozen: false,
             recovery: None,
         };
-        for d in self.applied() {
+        for (place, d) in self.history.iter().enumerate().filter(|(_, d)| d.verdict.is_ok()) {
             person.pass(d.at.time);
             let own = d.asked.author == Author::Account(id);
             match &d.asked.action {
@@ -64,6 +64,7 @@ impl Model {
                 }
                 Action::Recover(r) if r.account == id => {
                     let p = self.parameters_at(d.at.height);
+                    self.heed_those_who_may_speak(&mut person, place);
                     approve_recovery(&mut person, r, d.asked.institution(), d.at.time, p);
                 }
                 _ => (),
@@ -132,15 +133,30 @@ impl Model {
             refuse(Denial::OtherRecovery, r.key != a.key || r.ready_at.is_some())?;
         }
         let (enroller, parameters) = (person.enroller, self.parameters());
+        self.heed_those_who_may_speak(&mut person, self.history.len());
         let approvals = approve_recovery(&mut person, a, id, self.at.time, parameters);
         let enough = approvals.len() >= parameters.recovery_approvals as usize;
-        let heard = approvals.contains(&enroller) || !self.is_active(enroller);
+        let heard = approvals.contains(&enroller) || !self.vouches_before(enroller, self.history.len());
         refuse(Denial::NotPermittedRole, enough && !heard)?;
         let mut events = vec![event(EventKind::RecoveryApproved, a.account, [asked.author_ref()])];
         if enough {
             events.push(event(EventKind::RecoveryReady, a.account, [asked.author_ref()]));
         }
         Ok(events)
+    }
+
+    /// Rule 79: the word of an institution that may not speak any more is gone once another one speaks.
+    fn heed_those_who_may_speak(&self, person: &mut Person, place: usize) {
+        let Some(recovery) = &mut person.recovery else { return };
+        let mut approvals = recovery.approvals.to_vec();
+        approvals.retain(|i| self.vouches_before(*i, place));
+        recovery.approvals = approvals.try_into().expect("fewer than before");
+    }
+
+    fn vouches_before(&self, id: InstitutionId, place: usize) -> bool {
+        self.institution_before(id, place).is_some_and(|i| {
+            i.standing == Standing::Active && (has_role(&i, Role::Bureau) || has_role(&i, Role::Hospital))
+        })
     }
 }
 
@@ -247,23 +263,29 @@ impl Model {
         confirmed.map(|d| DelegationId(d.asked.body.0)).collect()
     }
 
-    /// Whether an account has a guardian in force, as rule 83 says it: of several guardianships, that which lasts
-    /// longest is told of; when it ends early, another one is not looked for.
+    /// Whether an account has a guardian in force, of those that it tells of: under version 1 the guardianship that
+    /// lasts longest, from version 2 on all that are in force when another comes.
     pub(crate) fn has_guardian(&self, account: AccountId) -> bool {
-        let mut told: Option<(DelegationId, TimeMs)> = None;
-        for d in self.applied() {
-            match &d.asked.action {
-                Action::Delegate(a) if a.ward == account && a.capacity == Capacity::Guardian => {
-                    let longer = |(_, until)| until > a.until && until > d.at.time;
-                    if !told.is_some_and(longer) {
-                        told = Some((DelegationId(d.asked.body.0), a.until));
-                    }
-                }
-                Action::EndDelegation(e) if told.is_some_and(|(id, _)| id == e.delegation) => told = None,
-                _ => (),
+        self.guardians_told(account).into_iter().any(|id| self.delegation_in_force(id))
+    }
+
+    pub(crate) fn guardians_told(&self, account: AccountId) -> Vec<DelegationId> {
+        let mut told: Vec<(TimeMs, DelegationId)> = Vec::new();
+        for (place, d) in self.history.iter().enumerate().filter(|(_, d)| d.verdict.is_ok()) {
+            let Action::Delegate(a) = &d.asked.action else { continue };
+            if a.ward != account || a.capacity != Capacity::Guardian {
+                continue;
             }
+            let ended = |id: DelegationId| {
+                let ends = |d: &super::Done| matches!(&d.asked.action, Action::EndDelegation(e) if e.delegation == id);
+                self.history[..place].iter().any(|d| d.verdict.is_ok() && ends(d))
+            };
+            told.retain(|(until, id)| *until > d.at.time && !ended(*id));
+            told.insert(0, (a.until, DelegationId(d.asked.body.0)));
+            told.sort_by_key(|(until, _)| std::cmp::Reverse(*until));
+            told.truncate(if self.version_at(d.at.height) < 2 { 1 } else { 8 });
         }
-        told.is_some_and(|(_, until)| self.at.time < until)
+        told.into_iter().map(|(_, id)| id).collect()
     }
 
     pub(crate) fn delegate(&self, asked: &Asked, a: &Delegate) -> Verdict {
