@@ -254,7 +254,7 @@ impl Course {
             output: Output::Masked,
             max_level: Level::Moderate,
             not_after: now.plus(u64::from(x % 16) * BLOCK_MS),
-            notice_from: if x % 2 == 0 { now.plus(4 * BLOCK_MS) } else { TimeMs(0) },
+            notice_from: if x.is_multiple_of(2) { now.plus(4 * BLOCK_MS) } else { TimeMs(0) },
         }
     }
 

@@ -253,12 +253,12 @@ impl Model {
 
     /// Until when a use was reviewed last.
     pub(crate) fn reviewed_until(&self, item: ItemId, by: InstitutionId, purpose: Purpose) -> Option<TimeMs> {
-        let reviews = self.applied().filter_map(|d| match &d.asked.action {
+        let mut reviews = self.applied().filter_map(|d| match &d.asked.action {
             Action::ReviewOpening(r) => Some(r),
             _ => None,
         });
         let same = |r: &&ReviewOpening| (r.item, r.requester, r.purpose) == (item, by, purpose);
-        reviews.filter(same).last().map(|r| r.until)
+        reviews.rfind(same).map(|r| r.until)
     }
 
     pub(crate) fn review_opening(&self, asked: &Asked, a: &ReviewOpening) -> Verdict {

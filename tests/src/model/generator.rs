@@ -837,7 +837,7 @@ impl Generator {
         let by = grantee.unwrap_or_else(|| self.dice.one(&m.institutions()));
         let until = m.at.time.plus(self.dice.below(20 * DAY_MS));
         let until = if self.dice.chance(10) { m.at.time } else { until };
-        let hold = self.dice.chance(40).then(|| Hold { reason: HoldReason::Litigation, until });
+        let hold = self.dice.chance(40).then_some(Hold { reason: HoldReason::Litigation, until });
         let attest = AttestErasure { grant, report: digest("report"), hold };
         Some((Author::Institution(by), Action::AttestErasure(attest)))
     }

@@ -161,7 +161,10 @@ impl Model {
             (Author::Account(id), Action::Ratify(_)) => g.account == id,
             (Author::Account(id), _) => g.account == id || g.signer == id,
         };
-        let named = grant.and_then(|g| Some((g, self.grant_of(g)?)));
+        // A withdrawal may come before its grant in the same block: then there is none yet.
+        let place = |body: Hash32| self.history.iter().position(|d| d.asked.body.0 == body);
+        let there = |g: &GrantId| place(g.0) < place(asked.body.0);
+        let named = grant.filter(there).and_then(|g| Some((g, self.grant_of(g)?)));
         if let Some((id, g)) = named.filter(|(_, g)| matched(g)) {
             // Of several bases none is the one.
             let one = !matches!(&asked.action, Action::RequestAccess(r) if r.emergency.is_some() || r.order.is_some());
@@ -221,11 +224,11 @@ impl Model {
     /// The parameters that count at a height: what a block decides counts from the next.
     pub(crate) fn parameters_at(&self, height: Height) -> &Parameters {
         let changed = self.enacted().filter(|(d, ..)| d.at.height < height);
-        let changed = changed.filter_map(|(_, _, c)| match c {
+        let mut changed = changed.filter_map(|(_, _, c)| match c {
             Change::Parameters(p) => Some(p),
             _ => None,
         });
-        changed.last().unwrap_or(&self.founding.parameters)
+        changed.next_back().unwrap_or(&self.founding.parameters)
     }
 
     pub(crate) fn parameters(&self) -> &Parameters {
@@ -312,7 +315,7 @@ pub(crate) fn refuse(code: Denial, when: bool) -> Result<(), Denial> {
 
 /// Whether the institution has the role.
 pub(crate) fn has_role(institution: &Institution, role: Role) -> bool {
-    institution.roles.iter().any(|r| *r == role)
+    institution.roles.contains(&role)
 }
 
 /// Whether one of several is there twice.

@@ -164,13 +164,13 @@ impl Model {
 
     fn review(&self, object: &ObjectRef) -> Option<Review> {
         let of = |r: &ReviewOpening| ReviewOpening::review_id(&r.item, &r.requester, r.purpose) == object.id;
-        let reviews = self.applied().filter_map(|d| match &d.asked.action {
+        let mut reviews = self.applied().filter_map(|d| match &d.asked.action {
             Action::ReviewOpening(r) if of(r) => {
                 Some(Review { reviewer: d.asked.institution(), until: r.until })
             }
             _ => None,
         });
-        reviews.last()
+        reviews.next_back()
     }
 
     fn whole_policy(&self, object: &ObjectRef) -> Option<Policy> {
