@@ -39,7 +39,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "FILE")]
     pub wallet: Option<PathBuf>,
     /// Of the wallet, by the account with this custodian; if not given, by that of the records
-    #[arg(long, requires = "wallet")]
+    #[arg(long, conflicts_with = "keyfile")]
     pub custodian: Option<String>,
     /// Who would request; if not given, who may by the grant or the order, else the institution that asks
     #[arg(long, value_name = "INSTITUTION")]

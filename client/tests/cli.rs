@@ -125,7 +125,7 @@ fn an_explanation_needs_one_who_asks_and_what_would_be_requested() {
     };
     refused("", "--keyfile <FILE>");
     refused("--keyfile net/bureau/operator.age --wallet lin.wallet ", "cannot be used with");
-    refused("--keyfile net/bureau/operator.age --custodian bureau ", "--wallet <FILE>");
+    refused("--keyfile net/bureau/operator.age --custodian bureau ", "cannot be used with");
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (code, asked) =
         site.run(&format!("explain --keyfile net/bureau/operator.age {what} --node http://{free}"));

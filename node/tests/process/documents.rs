@@ -29,6 +29,7 @@ fn every_metric_is_in_the_table_and_no_other() {
     metrics.exceeded("calls");
     metrics.offence("garbage", "ban");
     metrics.reject(Invalid::Busy);
+    metrics.explain("Permitted");
     let mut page = String::new();
     prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
     let types = page.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split_once(' '));
