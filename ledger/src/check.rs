@@ -69,22 +69,21 @@ fn signatures_counted(tx: &VerifiedTx) -> Result<(), Invalid> {
 }
 
 fn author_signed(state: &State, time: TimeMs, body: &Body, signer: &PublicKey) -> Result<(), Invalid> {
-    let current = match &body.author {
-        Author::Account(id) => account(state, id).ok_or(Invalid::UnknownAuthor)?.key_at(time) == *signer,
-        Author::Institution(id) => {
-            let institution: Institution = read(state, *id).ok_or(Invalid::UnknownAuthor)?;
-            operates(&institution, time, signer)
-                || (matches!(body.action, Action::ReportEquivocation(_)) && votes_for(state, id, signer))
+    let signs = signs_for(state, time, &body.author, signer).ok_or(Invalid::UnknownAuthor)?;
+    let reports = match &body.author {
+        Author::Institution(id) if matches!(body.action, Action::ReportEquivocation(_)) => {
+            votes_for(state, id, signer)
         }
+        _ => false,
     };
-    if current { Ok(()) } else { Err(Invalid::WrongKey) }
+    if signs || reports { Ok(()) } else { Err(Invalid::WrongKey) }
 }
 
-/// Whether the key is one by which this author may sign now.
-pub(crate) fn signs_for(state: &State, time: TimeMs, author: &Author, key: &PublicKey) -> bool {
+/// Whether the key is one by which this author may sign now. None where there is no such author.
+pub(crate) fn signs_for(state: &State, time: TimeMs, author: &Author, key: &PublicKey) -> Option<bool> {
     match author {
-        Author::Account(id) => account(state, id).is_some_and(|a| a.key_at(time) == *key),
-        Author::Institution(id) => read::<Institution>(state, *id).is_some_and(|i| operates(&i, time, key)),
+        Author::Account(id) => account(state, id).map(|a| a.key_at(time) == *key),
+        Author::Institution(id) => read::<Institution>(state, *id).map(|i| operates(&i, time, key)),
     }
 }
 

@@ -384,6 +384,26 @@ impl Scene {
         }
     }
 
+    /// An order about her records of the item, without a deferred notice.
+    pub fn order(&self, beneficiary: &Party, cosigner: &Party, not_after: TimeMs) -> IssueOrder {
+        IssueOrder {
+            basis: OrderBasis::InsuranceSupervision,
+            document: digest("order"),
+            beneficiary: beneficiary.institution(),
+            cosigner: cosigner.institution(),
+            account: Some(self.person.account()),
+            items: list(vec![self.item]),
+            categories: List::empty(),
+            data_from: Day(100),
+            data_to: Day(103),
+            actions: list(vec![UseAction::Read]),
+            output: Output::Masked,
+            max_level: Level::Moderate,
+            not_after,
+            notice_from: TimeMs(0),
+        }
+    }
+
     /// The person grants.
     pub fn grant(&mut self, terms: Grant) -> Result<GrantId, Denial> {
         let person = self.person.clone();

@@ -10,22 +10,9 @@ use crate::emergency::{notify, until, would};
 
 /// The bureau orders, hospital B signs with it, the insurer may use: the scene's item, of the person.
 pub(crate) fn terms(scene: &Scene) -> IssueOrder {
-    IssueOrder {
-        basis: OrderBasis::InsuranceSupervision,
-        document: digest("order"),
-        beneficiary: scene.four.insurer.institution(),
-        cosigner: scene.four.hospital_b.institution(),
-        account: Some(scene.person.account()),
-        items: list(vec![scene.item]),
-        categories: list(vec![]),
-        data_from: Day(100),
-        data_to: Day(103),
-        actions: list(vec![UseAction::Read, UseAction::Derive]),
-        output: Output::Masked,
-        max_level: Level::Moderate,
-        not_after: scene.world.at().time.plus(1_000_000),
-        notice_from: TimeMs(0),
-    }
+    let Four { insurer, hospital_b, .. } = &scene.four;
+    let order = scene.order(insurer, hospital_b, scene.world.at().time.plus(1_000_000));
+    IssueOrder { actions: list(vec![UseAction::Read, UseAction::Derive]), ..order }
 }
 
 pub(crate) fn issue(scene: &mut Scene, terms: IssueOrder) -> Result<OrderId, Denial> {

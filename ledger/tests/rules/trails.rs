@@ -240,22 +240,10 @@ impl Course {
 
     /// Of the scene's person's records; every second one defers that she is told.
     fn order(&self, beneficiary: &Party, cosigner: &Party, x: u8, now: TimeMs) -> IssueOrder {
-        IssueOrder {
-            basis: OrderBasis::PublicHealth,
-            document: digest("the order"),
-            beneficiary: beneficiary.institution(),
-            cosigner: cosigner.institution(),
-            account: Some(self.scene.person.account()),
-            items: list(vec![self.scene.item]),
-            categories: List::empty(),
-            data_from: Day(100),
-            data_to: Day(103),
-            actions: list(vec![UseAction::Read]),
-            output: Output::Masked,
-            max_level: Level::Moderate,
-            not_after: now.plus(u64::from(x % 16) * BLOCK_MS),
-            notice_from: if x.is_multiple_of(2) { now.plus(4 * BLOCK_MS) } else { TimeMs(0) },
-        }
+        let not_after = now.plus(u64::from(x % 16) * BLOCK_MS);
+        let notice_from = if x.is_multiple_of(2) { now.plus(4 * BLOCK_MS) } else { TimeMs(0) };
+        let order = self.scene.order(beneficiary, cosigner, not_after);
+        IssueOrder { basis: OrderBasis::PublicHealth, notice_from, ..order }
     }
 
     fn granted(&mut self, by: &Party, terms: Grant) -> VerifiedTx {

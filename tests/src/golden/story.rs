@@ -297,22 +297,8 @@ impl Story {
     fn orders(&mut self) -> PermitId {
         let Four { bureau, hospital_b: b, insurer, .. } = self.four();
         let now = self.s.world.at().time;
-        let terms = IssueOrder {
-            basis: OrderBasis::InsuranceSupervision,
-            document: digest("order"),
-            beneficiary: insurer.institution(),
-            cosigner: b.institution(),
-            account: Some(self.s.person.account()),
-            items: list(vec![self.s.item]),
-            categories: List::empty(),
-            data_from: Day(100),
-            data_to: Day(103),
-            actions: list(vec![UseAction::Read]),
-            output: Output::Masked,
-            max_level: Level::Moderate,
-            not_after: NEXT_YEAR,
-            notice_from: now.plus(600_000),
-        };
+        let order = self.s.order(&insurer, &b, NEXT_YEAR);
+        let terms = IssueOrder { notice_from: now.plus(600_000), ..order };
         let order = self.s.world.run_with(&bureau, &b.key, Action::IssueOrder(Box::new(terms))).unwrap();
         let (order, purpose) = (Some(OrderId(order.0)), Purpose::Legal);
         let ask = RequestAccess { order, purpose, case: None, ..self.s.ask(None) };

@@ -280,21 +280,11 @@ impl Workload {
         let day_ms = 86_400_000;
         let deferred = random.chance(500);
         let ends_soon = random.chance(500);
+        let not_after = begins.plus(if ends_soon { at_ms + 1_000 + random.below(3_000) } else { day_ms });
         let terms = IssueOrder {
-            basis: OrderBasis::InsuranceSupervision,
             document: digest("the order"),
-            beneficiary: insurer.institution(),
-            cosigner: cosigner.institution(),
-            account: Some(g.scene.person.account()),
-            items: list(vec![g.scene.item]),
-            categories: List::empty(),
-            data_from: Day(100),
-            data_to: Day(103),
-            actions: list(vec![UseAction::Read]),
-            output: Output::Masked,
-            max_level: Level::Moderate,
-            not_after: begins.plus(if ends_soon { at_ms + 1_000 + random.below(3_000) } else { day_ms }),
             notice_from: if deferred { begins.plus(day_ms) } else { TimeMs(0) },
+            ..g.scene.order(&insurer, &cosigner, not_after)
         };
         let told = (terms.not_after, terms.notice_from);
         let issue = Action::IssueOrder(Box::new(terms));
