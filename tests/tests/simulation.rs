@@ -28,6 +28,7 @@ fn seeds_0_to_299_pass() {
     let most = |n| reports.iter().filter(|r| r.validators == n).map(|r| r.faults.len()).max();
     assert_eq!([most(4), most(7), most(10)], [Some(1), Some(2), Some(3)], "up to f of 3f + 1");
     assert!(reports.iter().any(|r| r.set_changes > 0), "the validators changed");
+    assert!(reports.iter().any(|r| r.version > 1), "a newer protocol version took force");
     assert!(reports.iter().any(|r| r.restarted > 0), "somebody lost power");
     assert!(reports.iter().any(|r| r.stopped > 0), "somebody stopped because of a damaged disk");
     let taken = reports.iter().filter(|r| r.states_taken > 0).count();

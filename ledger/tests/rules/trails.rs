@@ -8,7 +8,7 @@ use assent_proto::event::{Event, EventKind};
 use assent_proto::keys::{Algorithm, SecretKey};
 use assent_proto::state::{Account, Delegation, GrantState, OperatorKey, Order, Parameters, Policy};
 use assent_proto::transaction::*;
-use assent_proto::{Author, Denial, Hash, List, ObjectKind, ObjectRef, VerifiedTx, hash, ids::*, merkle};
+use assent_proto::{Author, Denial, Hash, ObjectKind, ObjectRef, VerifiedTx, hash, ids::*, merkle};
 use proptest::prelude::*;
 
 use crate::emergency;

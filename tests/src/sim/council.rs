@@ -18,7 +18,7 @@ use assent_proto::{
 use super::Sim;
 use super::workload::{Late, Step, What};
 
-/// A set decided on votes so many heights above the newest one when it was proposed: late enough for the
+/// A set decided on votes, and a protocol version is in force, so many heights above the newest one when it was proposed: late enough for the
 /// approvals, soon enough to come in the run.
 const AHEAD: u64 = 8;
 /// Proposals stay open for so long, ms.
@@ -45,6 +45,8 @@ pub enum Motion {
     Stand(String, Standing),
     /// No use for this is permitted any more.
     Prohibit(Purpose),
+    /// The next protocol version takes force.
+    Upgrade,
 }
 
 impl Motion {
@@ -101,6 +103,10 @@ impl Motion {
                 policy.version += 1;
                 policy.prohibited = list([policy.prohibited.into_vec(), vec![entry]].concat());
                 Change::Policy(policy)
+            }
+            Motion::Upgrade => {
+                let version = assent_ledger::protocol(state).at(newest) + 1;
+                Change::Protocol(ChangeProtocol { version, from: Height(newest.0 + AHEAD) })
             }
         }
     }

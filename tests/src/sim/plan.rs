@@ -24,6 +24,9 @@ const EAGER_EVERY: u64 = 5;
 const ABSENCE_MS: u64 = 5_000;
 const NO_BLOCKS_MS: u64 = 3_000;
 
+/// In so many of a thousand seeds the next protocol version is decided on.
+const UPGRADED_OF_1000: u64 = 80;
+
 /// What one of the f validators does, or suffers, that the protocol allows for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -68,6 +71,8 @@ pub struct Report {
     pub kinds: BTreeSet<String>,
     /// Changes of the validators.
     pub set_changes: usize,
+    /// The protocol version in force at the end.
+    pub version: u32,
     /// Virtual time from the healing until everything was final everywhere, ms.
     pub settled_ms: u64,
 }
@@ -139,12 +144,18 @@ fn run(seed: u64, behaviour: Option<Behaviour>, races: bool) -> Result<Report, S
         // Only where all are honest may anyone leave, or weigh more.
         workload::govern(&mut sim, &workload_of, &mut random, faults.is_empty(), 1_000);
     }
+    if let Some(random) = &mut races
+        && random.chance(UPGRADED_OF_1000)
+    {
+        workload::upgrade(&mut sim, &workload_of, random.below(faults_ms));
+    }
     let what = "all is final at all correct validators after the healing, and nothing older is missing";
     let settled = |sim: &Sim| sim.now >= healed && sim.all_final() && sim.all_filled();
     sim.run(faults_ms + HEALED_BOUND_MS, what, settled)?;
     sim.watch.check_outcome(&work);
     sim.watch.check_races(&work);
     sim.check_disks()?;
+    let (height, newest) = sim.newest_state();
     Ok(Report {
         trace: sim.trace(),
         validators: n,
@@ -159,6 +170,7 @@ fn run(seed: u64, behaviour: Option<Behaviour>, races: bool) -> Result<Report, S
         denied: sim.watch.denied(),
         kinds: sim.watch.kinds().clone(),
         set_changes: sim.watch.set_changes(),
+        version: assent_ledger::protocol(&newest).at(height),
         settled_ms: sim.now.0 - healed.0,
     })
 }

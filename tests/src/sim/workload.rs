@@ -372,7 +372,7 @@ impl Workload {
 /// then perhaps somebody leaves, is replaced or weighs more. Between them persons are enrolled, so that heights
 /// pass.
 pub fn govern(sim: &mut Sim, founding: &Founding, random: &mut Random, faultless: bool, at_ms: u64) {
-    let council: Vec<_> = ["bureau", "hospital-a", "hospital-b"].map(|s| founding.operator(s)).into();
+    let council = council_of(founding);
     let institution = council[random.below(3) as usize].institution();
     let name = "a node that came later";
     let at = sim.add_joiner(name);
@@ -400,6 +400,18 @@ pub fn govern(sim: &mut Sim, founding: &Founding, random: &mut Random, faultless
     } else {
         decide(sim, &council, institution, &Motion::Punish, &needs, at_ms);
     }
+}
+
+/// The next protocol version is decided on while everything else goes on, and heights pass until it is in force.
+pub fn upgrade(sim: &mut Sim, founding: &Founding, at_ms: u64) {
+    let council = council_of(founding);
+    let decided = decide(sim, &council, council[0].institution(), &Motion::Upgrade, &[], at_ms);
+    pass_time(sim, "upgrade", &decided);
+}
+
+/// Institutions that together decide.
+fn council_of(founding: &Founding) -> Vec<Party> {
+    ["bureau", "hospital-a", "hospital-b"].map(|s| founding.operator(s)).into()
 }
 
 fn decide(
