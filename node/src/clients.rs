@@ -37,6 +37,8 @@ pub struct ClientLimits {
     pub local: bool,
 }
 
+/// What a client is told that calls too often.
+const CALLS_A_SECOND: &str = "too many calls a second from your address";
 /// Calls of one client a second, unless told otherwise.
 pub const CALLS_PER_SECOND: u64 = 5_000;
 /// Questions of one client a second.
@@ -48,7 +50,7 @@ impl ClientLimits {
     /// All limits from those that an operator may want to choose.
     pub fn new(calls: u64, connections: usize, local: bool) -> ClientLimits {
         let (calls, questions) = (Rate::new(calls, 2), Rate::new(QUESTIONS_PER_SECOND, 2));
-        ClientLimits { calls, calls_at_once: 4096, questions, streams: 32, connections, local }
+        ClientLimits { calls, calls_at_once: 2048, questions, streams: 32, connections, local }
     }
 }
 
@@ -128,14 +130,33 @@ impl Clients {
 
     /// A question is asked, in a call that has begun.
     pub(crate) fn question(&self, address: Option<IpAddr>, now: Instant) -> Result<(), Refusal> {
+        let what = "too many questions a second from your address";
+        self.take(address, now, what, 1, |client| &mut client.questions)
+    }
+
+    /// A call that has begun does the work of so many more.
+    pub(crate) fn more_calls(&self, address: Option<IpAddr>, n: u64, now: Instant) -> Result<(), Refusal> {
+        // Where fewer are allowed at all, it takes all of them.
+        let n = n.min(self.limits.calls.burst);
+        self.take(address, now, CALLS_A_SECOND, n, |client| &mut client.calls)
+    }
+
+    fn take(
+        &self,
+        address: Option<IpAddr>,
+        now: Instant,
+        what: &'static str,
+        n: u64,
+        of: impl Fn(&mut Client) -> &mut Bucket,
+    ) -> Result<(), Refusal> {
         let Some(address) = self.limited(address) else { return Ok(()) };
         let mut table = self.lock();
         let (_, client) = table.client(address, &self.limits, now);
-        if client.questions.take(1, now) {
+        let bucket = of(client);
+        if bucket.take(n, now) {
             return Ok(());
         }
-        let retry = client.questions.until(1).max(RETRY_MIN);
-        Err(Refusal { what: "too many questions a second from your address", retry })
+        Err(Refusal { what, retry: bucket.until(n).max(RETRY_MIN) })
     }
 
     /// Under which address a client is limited, if it is.
@@ -205,7 +226,7 @@ impl Client {
         }
         if kind == Kind::Call && !self.calls.take(1, now) {
             let retry = self.calls.until(1).max(RETRY_MIN);
-            return Err(Refusal { what: "too many calls a second from your address", retry });
+            return Err(Refusal { what: CALLS_A_SECOND, retry });
         }
         *going += 1;
         Ok(())

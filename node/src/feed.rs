@@ -27,7 +27,8 @@ pub struct View {
 /// What became of a transaction: a receipt, or why it was not taken.
 pub type Outcome = Result<Receipt, Invalid>;
 
-/// The board on which the loop writes and from which the interface reads.
+/// The board on which the loop writes and from which the interface reads. It shows no state until it is told one.
+#[derive(Default)]
 pub struct Feed {
     view: watch::Sender<Option<Arc<View>>>,
     bodies: Mutex<Bodies>,
@@ -41,9 +42,9 @@ struct Bodies {
 }
 
 impl Feed {
-    /// A board that shows this state first; none before the first block.
-    pub fn new(first: Option<View>) -> Feed {
-        Feed { view: watch::Sender::new(first.map(Arc::new)), bodies: Mutex::default() }
+    /// Shows the state with which the node starts; none before the first block.
+    pub fn begin(&self, first: Option<View>) {
+        self.view.send_replace(first.map(Arc::new));
     }
 
     /// The newest final state.

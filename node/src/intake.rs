@@ -13,6 +13,7 @@ use assent_proto::{Address, BodyId, Envelope, EnvelopeId, GenesisHash, Invalid, 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::feed::{Feed, Outcome};
 use crate::metrics::Metrics;
 use crate::network::{Command, Commands};
 use crate::runner::{Inbox, Share, Verdict};
@@ -35,8 +36,24 @@ struct Job {
 }
 
 enum Origin {
-    Submitted(oneshot::Sender<Result<BodyId, Invalid>>),
+    Submitted(Client),
     Gossiped { author: Address, _room: [OwnedSemaphorePermit; 2] },
+}
+
+/// A client that waits for an answer.
+struct Client {
+    /// Whether it wants to hear what becomes of the transaction, too.
+    follows: bool,
+    tell: oneshot::Sender<Result<Accepted, Invalid>>,
+}
+
+/// A transaction is in the pool.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Which.
+    pub body: BodyId,
+    /// What becomes of it, for who follows it.
+    pub fate: Option<oneshot::Receiver<Outcome>>,
 }
 
 /// The door to the intake.
@@ -49,26 +66,32 @@ pub struct Intake {
 }
 
 /// Starts the gathering task and gives its door.
-pub fn start(genesis: GenesisHash, inbox: Inbox, network: Commands, metrics: Metrics) -> Intake {
+pub fn start(
+    genesis: GenesisHash,
+    inbox: Inbox,
+    network: Commands,
+    feed: Arc<Feed>,
+    metrics: Metrics,
+) -> Intake {
     let (jobs, queue) = mpsc::channel(QUEUE_MAX);
     let seen = Arc::new(Mutex::new(Seen::default()));
     let threads = available_parallelism().map_or(2, |n| n.get());
-    let worker = Worker { genesis, inbox, network, seen: seen.clone(), metrics: metrics.clone() };
+    let worker = Worker { genesis, inbox, network, feed, seen: seen.clone(), metrics: metrics.clone() };
     tokio::spawn(gather(queue, Arc::new(worker), Arc::new(Semaphore::new(threads))));
     Intake { jobs, gossip_room: Arc::new(Semaphore::new(GOSSIPED_MAX)), seen, metrics }
 }
 
 impl Intake {
-    /// Verifies a client's envelope and offers it to the pool.
-    pub async fn submit(&self, bytes: Bytes) -> Result<BodyId, Invalid> {
-        let verdict = self.offer(bytes).await;
-        if let Err(reason) = verdict {
-            self.metrics.reject(reason);
+    /// Verifies a client's envelope and offers it to the pool. Who `follows` it hears what becomes of it.
+    pub async fn submit(&self, bytes: Bytes, follows: bool) -> Result<Accepted, Invalid> {
+        let verdict = self.offer(bytes, follows).await;
+        if let Err(reason) = &verdict {
+            self.metrics.reject(*reason);
         }
         verdict
     }
 
-    async fn offer(&self, bytes: Bytes) -> Result<BodyId, Invalid> {
+    async fn offer(&self, bytes: Bytes, follows: bool) -> Result<Accepted, Invalid> {
         if bytes.len() > ENVELOPE_BYTES_MAX {
             return Err(Invalid::TooLarge);
         }
@@ -77,7 +100,7 @@ impl Intake {
             return Err(reason);
         }
         let (tell, hear) = oneshot::channel();
-        let job = Job { id, bytes, origin: Origin::Submitted(tell) };
+        let job = Job { id, bytes, origin: Origin::Submitted(Client { follows, tell }) };
         self.jobs.try_send(job).map_err(|_| Invalid::Busy)?;
         hear.await.unwrap_or(Err(Invalid::Busy))
     }
@@ -124,6 +147,7 @@ struct Worker {
     genesis: GenesisHash,
     inbox: Inbox,
     network: Commands,
+    feed: Arc<Feed>,
     seen: Arc<Mutex<Seen>>,
     metrics: Metrics,
 }
@@ -140,11 +164,11 @@ impl Worker {
         for (job, verdict) in batch.into_iter().zip(verdicts) {
             self.remember(job.id, verdict.as_ref().err().copied());
             match (job.origin, verdict) {
-                (Origin::Submitted(tell), Ok(tx)) => submitted.push((tx, tell)),
+                (Origin::Submitted(client), Ok(tx)) => submitted.push((tx, client)),
                 (Origin::Gossiped { .. }, Ok(tx)) => gossiped.push(tx),
-                (Origin::Submitted(tell), Err(reason)) => {
+                (Origin::Submitted(client), Err(reason)) => {
                     // The client may have gone.
-                    let _ = tell.send(Err(reason));
+                    let _ = client.tell.send(Err(reason));
                 }
                 (Origin::Gossiped { author, .. }, Err(reason)) => self.punish(author, reason),
             }
@@ -157,18 +181,21 @@ impl Worker {
         }
     }
 
-    /// Hands submitted transactions to the pool and its verdicts to those who wait.
-    async fn hand_in(&self, submitted: Vec<(VerifiedTx, oneshot::Sender<Result<BodyId, Invalid>>)>) {
+    /// Hands submitted transactions to the pool and its verdicts to those who wait. Who follows one listens before
+    /// the pool has it, so that nothing falls between.
+    async fn hand_in(&self, submitted: Vec<(VerifiedTx, Client)>) {
         let (mut txs, mut waiting) = (Vec::new(), Vec::new());
         for (tx, client) in submitted {
             let (tell, hear) = oneshot::channel::<Verdict>();
-            waiting.push((tx.body_id(), client, hear));
+            let body = tx.body_id();
+            let fate = client.follows.then(|| self.feed.wait(body));
+            waiting.push((Accepted { body, fate }, client.tell, hear));
             txs.push((tx, tell));
         }
         // If the loop has ended, every `hear` below fails, and the clients hear that it is busy.
         let _ = self.inbox.submitted(txs).await;
-        for (body, client, hear) in waiting {
-            let _ = client.send(hear.await.unwrap_or(Err(Invalid::Busy)).map(|()| body));
+        for (accepted, tell, hear) in waiting {
+            let _ = tell.send(hear.await.unwrap_or(Err(Invalid::Busy)).map(|()| accepted));
         }
     }
 

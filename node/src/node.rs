@@ -107,7 +107,9 @@ impl Node {
         let reader = store.reader();
         let (inbox, mail) = runner::inbox();
         let (network, orders) = network::commands();
-        let intake = intake::start(genesis.hash(), inbox.clone(), network.clone(), metrics.clone());
+        let feed = Arc::new(Feed::default());
+        let doors = (inbox.clone(), network.clone(), feed.clone());
+        let intake = intake::start(genesis.hash(), doors.0, doors.1, doors.2, metrics.clone());
 
         let outlets =
             network::Outlets { inbox: inbox.clone(), intake: intake.clone(), metrics: metrics.clone() };
@@ -135,7 +137,7 @@ impl Node {
         // Opening may have committed blocks besides; what they changed is among `first`, and shown after this.
         let view = tip.filter(|t| t.header.state_root == replica.state().root());
         let view = view.map(|certified| View { certified, state: replica.state().clone() });
-        let feed = Arc::new(Feed::new(view));
+        feed.begin(view);
 
         let outlets =
             runner::Outlets { network: network.clone(), feed: feed.clone(), metrics: metrics.clone() };

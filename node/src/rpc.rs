@@ -4,6 +4,7 @@
 //! on blocking threads. Nothing here decides whether a transaction is good: [`crate::intake`] and the pool do.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,10 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use futures::stream::{FuturesUnordered, Stream, StreamExt};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
@@ -33,8 +35,8 @@ use crate::api::ledger_server::{Ledger, LedgerServer};
 use crate::api::{self, TransactionStatus, Wait};
 use crate::clients::{Clients, Refusal};
 use crate::explain::{Desk, Unanswered};
-use crate::feed::{Feed, View};
-use crate::intake::Intake;
+use crate::feed::{Feed, Outcome, View};
+use crate::intake::{Accepted, Intake};
 use crate::metrics::Metrics;
 use crate::port::connections;
 use crate::progress::Condition;
@@ -45,8 +47,11 @@ use crate::runner::Inbox;
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// When a busy node is to be asked again, ms.
 const RETRY_AFTER_MS: u64 = 250;
-/// The most bytes of a request: an envelope that is somewhat too large is told so by its code.
-const REQUEST_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + (64 << 10);
+/// The most bytes of a request. An envelope that is somewhat too large is told so by its code.
+const REQUEST_BYTES_MAX: usize = 256 << 10;
+const _: () = assert!(REQUEST_BYTES_MAX >= 2 * ENVELOPE_BYTES_MAX);
+/// The most transactions that are handed in at once.
+const MANY_MAX: usize = 256;
 /// The most body ids in one answer.
 const USES_MAX: usize = 100_000;
 /// Streams of events at one time.
@@ -117,16 +122,38 @@ impl Ledger for Service {
         let request = request.into_inner();
         let begun = Instant::now();
         let wait = Wait::try_from(request.wait).map_err(|_| Status::invalid_argument("wait is unknown"))?;
-        let body = self.intake.submit(request.envelope).await.map_err(refusal)?;
-        let receipt = match wait {
-            Wait::Unspecified | Wait::Accepted => None,
-            Wait::Final => {
-                let receipt = self.until_final(body).await?;
+        let Accepted { body, fate } =
+            self.intake.submit(request.envelope, wait == Wait::Final).await.map_err(refusal)?;
+        let receipt = match fate {
+            None => None,
+            Some(fate) => {
+                let receipt = self.hear(fate).await?;
                 Metrics::observe(&self.metrics.finality, begun.elapsed());
                 Some(receipt.write())
             }
         };
         Ok(tonic::Response::new(api::SubmitReply { body_id: body.write(), receipt }))
+    }
+
+    type SubmitManyStream = Pin<Box<dyn Stream<Item = Result<api::SubmitManyReply, Status>> + Send>>;
+
+    async fn submit_many(
+        &self,
+        request: tonic::Request<api::SubmitManyRequest>,
+    ) -> Result<tonic::Response<Self::SubmitManyStream>, Status> {
+        let client = request.remote_addr().map(|a| a.ip());
+        let api::SubmitManyRequest { envelopes, wait } = request.into_inner();
+        let wait = Wait::try_from(wait).map_err(|_| Status::invalid_argument("wait is unknown"))?;
+        if !(1..=MANY_MAX).contains(&envelopes.len()) {
+            return Err(Status::invalid_argument(format!("1 to {MANY_MAX} envelopes at once")));
+        }
+        let more = envelopes.len() as u64 - 1;
+        self.clients.more_calls(client, more, Instant::now()).map_err(|refusal| self.exceeded(refusal))?;
+        let service = Arc::new(self.clone());
+        let one = |(index, envelope)| service.clone().outcome(index, envelope, wait == Wait::Final);
+        let outcomes: FuturesUnordered<_> = (0u32..).zip(envelopes).map(one).collect();
+        let replies = outcomes.ready_chunks(MANY_MAX).map(|outcomes| Ok(api::SubmitManyReply { outcomes }));
+        Ok(tonic::Response::new(Box::pin(replies)))
     }
 
     async fn get_transaction(
@@ -362,22 +389,58 @@ impl Service {
         Ok(tonic::Response::new(api::EvidenceReply { evidence: evidence.encode() }))
     }
 
+    /// What comes of one transaction among several.
+    async fn outcome(self: Arc<Self>, index: u32, envelope: Bytes, follows: bool) -> api::SubmitOutcome {
+        let begun = Instant::now();
+        let mut outcome = api::SubmitOutcome { index, ..Default::default() };
+        let refused = match self.intake.submit(envelope, follows).await {
+            Err(reason) => reason,
+            Ok(Accepted { body, fate }) => {
+                outcome.body_id = body.write();
+                let Some(fate) = fate else { return outcome };
+                match self.outcome_of(fate).await {
+                    Ok(Ok(receipt)) => {
+                        Metrics::observe(&self.metrics.finality, begun.elapsed());
+                        outcome.receipt = Some(receipt.write());
+                        return outcome;
+                    }
+                    Ok(Err(reason)) => reason,
+                    // Not within the time that one waits, or the node is shutting down.
+                    Err(_) => return outcome,
+                }
+            }
+        };
+        outcome.refused = refused.number();
+        outcome.refused_name = refused.name().into();
+        outcome.retry_after_ms = if refused == Invalid::Busy { RETRY_AFTER_MS as u32 } else { 0 };
+        outcome
+    }
+
     async fn receipt(&self, body: BodyId) -> Result<Option<Receipt>, Status> {
         self.read(move |r| r.receipt(&body)).await
     }
 
     /// Waits for a body's receipt. Hears first and reads then, so that nothing falls between.
     async fn until_final(&self, body: BodyId) -> Result<Receipt, Status> {
-        let hear = self.feed.wait(body);
-        if let Some(receipt) = self.receipt(body).await? {
-            return Ok(receipt);
+        let fate = self.feed.wait(body);
+        match self.receipt(body).await? {
+            Some(receipt) => Ok(receipt),
+            None => self.hear(fate).await,
         }
+    }
+
+    async fn hear(&self, fate: oneshot::Receiver<Outcome>) -> Result<Receipt, Status> {
+        self.outcome_of(fate).await?.map_err(refusal)
+    }
+
+    /// What becomes of a transaction, as long as one waits for it.
+    async fn outcome_of(&self, fate: oneshot::Receiver<Outcome>) -> Result<Outcome, Status> {
         let going_down =
             || Status::unavailable("the node is shutting down; the transaction may still become final");
         let late =
             "not final within 30 seconds; it may still become final until it expires: ask for it again";
         tokio::select! {
-            outcome = hear => outcome.map_err(|_| going_down())?.map_err(refusal),
+            outcome = fate => outcome.map_err(|_| going_down()),
             () = tokio::time::sleep(WAIT_MAX) => Err(Status::deadline_exceeded(late)),
             () = stopped(self.stop.clone()) => Err(going_down()),
         }

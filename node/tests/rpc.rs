@@ -7,8 +7,8 @@ mod support;
 use assent_node::Config;
 use assent_node::api::ledger_client::LedgerClient;
 use assent_node::api::{
-    BlockRequest, FollowRequest, ObjectRequest, StatusRequest, SubmitRequest, TransactionRequest,
-    TransactionStatus, UsesRequest, Wait,
+    BlockRequest, FollowRequest, ObjectRequest, StatusRequest, SubmitManyRequest, SubmitOutcome,
+    SubmitRequest, TransactionRequest, TransactionStatus, UsesRequest, Wait,
 };
 use assent_node::clients::ClientLimits;
 use assent_proto::envelope::ENVELOPE_BYTES_MAX;
@@ -60,6 +60,53 @@ async fn bad_input_gets_its_code_and_the_node_goes_on() {
     let next = client.submit(submit(good(&devnet, 2), Wait::Final)).await.unwrap().into_inner();
     assert!(next.receipt.unwrap().height > first.receipt.unwrap().height, "the node goes on");
     node.stop().await;
+}
+
+/// Of many at once each has its own answer, whatever the others are.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_have_each_their_own_answer() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let node = Running::start(home.path(), &devnet.genesis).await;
+    let mut client = node.client().await;
+    let bad = bad_inputs(&devnet, &good(&devnet, 1));
+    let expected: Vec<_> = bad.iter().map(|(_, _, invalid)| Some(*invalid)).chain([None; 40]).collect();
+    let codes = 1..41;
+    let envelopes = bad.into_iter().map(|(_, bytes, _)| bytes).chain(codes.map(|code| good(&devnet, code)));
+    let request = SubmitManyRequest { envelopes: envelopes.collect(), wait: Wait::Final.into() };
+    let outcomes = all_outcomes(&mut client, request.clone()).await;
+    let refused: Vec<_> = outcomes.iter().map(|o| Invalid::from_number(o.refused)).collect();
+    assert_eq!(refused, expected);
+    for (o, expected) in outcomes.iter().zip(&expected) {
+        assert_eq!(o.refused_name, expected.map_or("", Invalid::name));
+        let receipt = o.receipt.as_ref().map(|r| (r.body.clone(), r.code));
+        assert_eq!(receipt, expected.is_none().then(|| (o.body_id.clone(), 0)), "envelope {}", o.index);
+    }
+    // Once more: what is final is a replay, and nothing is waited for.
+    let again = all_outcomes(&mut client, request.clone()).await;
+    let replays = again.iter().filter(|o| o.refused == Invalid::Replay.number()).count();
+    assert_eq!(replays, 40);
+
+    for count in [0, 257] {
+        let envelopes = vec![good(&devnet, 50); count];
+        let request = SubmitManyRequest { envelopes, ..request.clone() };
+        let status = client.submit_many(request).await.err().unwrap();
+        assert_eq!(status.code(), Code::InvalidArgument, "{count} at once");
+    }
+    node.stop().await;
+}
+
+/// The outcomes in the order of their envelopes, one for each.
+async fn all_outcomes(client: &mut LedgerClient<Channel>, request: SubmitManyRequest) -> Vec<SubmitOutcome> {
+    let count = request.envelopes.len() as u32;
+    let mut replies = client.submit_many(request).await.unwrap().into_inner();
+    let mut outcomes = Vec::new();
+    while let Some(reply) = replies.message().await.unwrap() {
+        outcomes.extend(reply.outcomes);
+    }
+    outcomes.sort_by_key(|o| o.index);
+    assert!(outcomes.iter().map(|o| o.index).eq(0..count));
+    outcomes
 }
 
 fn bad_inputs(devnet: &assent_genesis::devnet::Devnet, good: &Bytes) -> Vec<(&'static str, Bytes, Invalid)> {

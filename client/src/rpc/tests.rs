@@ -62,6 +62,13 @@ impl Ledger for Liar {
     async fn get_block(&self, _: Request<api::BlockRequest>) -> Result<Response<api::BlockReply>, Status> {
         Err(Status::unimplemented("not asked for"))
     }
+    type SubmitManyStream = tokio_stream::Empty<Result<api::SubmitManyReply, Status>>;
+    async fn submit_many(
+        &self,
+        _: Request<api::SubmitManyRequest>,
+    ) -> Result<Response<Self::SubmitManyStream>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
     type FollowStream = tokio_stream::Iter<std::vec::IntoIter<Result<api::BlockEvents, Status>>>;
     async fn follow(&self, _: Request<api::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let blocks: Vec<_> = self.0.lock().unwrap().blocks.iter().cloned().map(Ok).collect();
