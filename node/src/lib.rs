@@ -15,6 +15,7 @@ pub mod keys;
 pub mod metrics;
 pub mod network;
 pub mod node;
+mod outbox;
 mod peers;
 mod port;
 mod progress;

@@ -34,6 +34,7 @@ pub use crate::direct::direct_protocol;
 use crate::direct::{self, DirectCodec, IN_FLIGHT_MAX};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
+use crate::outbox::Outbox;
 use crate::peers::{self, Changes, Peer, gossip_weight};
 pub use crate::peers::{
     Admitted, BYTES_PER_SECOND, Limits, MESSAGES_PER_SECOND, REQUESTS_PER_SECOND, peer_id,
@@ -203,6 +204,7 @@ pub struct Network {
     links: Vec<Link>,
     /// Since when there is a connection.
     since: BTreeMap<PeerId, Instant>,
+    outbox: Outbox,
     /// What all gossip weighed on the wire since the peers were weighed.
     gossip_weight: u64,
 }
@@ -267,6 +269,7 @@ impl Network {
             topics,
             links: settings.peers.into_iter().map(link).collect(),
             since: BTreeMap::new(),
+            outbox: Outbox::default(),
             gossip_weight: 0,
         };
         network.admit(&settings.nodes);
@@ -288,15 +291,20 @@ impl Network {
         let mut tick = tokio::time::interval(REDIAL.0);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let due = self.outbox.due(Instant::now());
             tokio::select! {
                 event = self.swarm.select_next_some() => self.happened(event),
                 command = self.orders.0.recv() => match command {
+                    Some(Command::Broadcast(PeerMessage::Transactions(envelopes))) => self.gather(envelopes),
                     Some(Command::Broadcast(message)) => self.broadcast(&message),
                     Some(Command::Send { to, message }) => self.send(to, &message),
                     Some(Command::Punish { peer, what }) => self.punish(peer, what),
                     Some(Command::Admit(nodes)) => self.admit(&nodes),
                     Some(Command::Stop) | None => return,
                 },
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                    self.send_gathered();
+                }
                 _ = tick.tick() => self.tick(),
             }
         }
@@ -330,6 +338,19 @@ impl Network {
         }
         self.count_peers();
         tracing::info!(peer = %id, validator = %peer.address, "no longer admitted: it has left the registry");
+    }
+
+    fn gather(&mut self, envelopes: Vec<Bytes>) {
+        if let Some(full) = self.outbox.add(envelopes) {
+            self.broadcast(&PeerMessage::Transactions(full));
+        }
+        self.send_gathered();
+    }
+
+    fn send_gathered(&mut self) {
+        if let Some(envelopes) = self.outbox.take(Instant::now()) {
+            self.broadcast(&PeerMessage::Transactions(envelopes));
+        }
     }
 
     fn broadcast(&mut self, message: &PeerMessage) {
