@@ -117,11 +117,10 @@ pub(crate) enum Second {
 impl Second {
     /// Who has to, if anybody.
     pub(crate) fn of(action: &Action) -> Option<Second> {
+        if let Some(key) = action.new_key() {
+            return Some(Second::New(*key));
+        }
         match action {
-            Action::Enrol(e) => Some(Second::New(e.key)),
-            Action::RotateKey(r) => Some(Second::New(r.key)),
-            Action::Recover(r) => Some(Second::New(r.key)),
-            Action::RotateOperator(r) => r.add.as_ref().map(|k| Second::New(k.key)),
             Action::RequestAccess(r) => r.person.map(Second::Person),
             Action::Delegate(d) if d.capacity == Capacity::Guardian => Some(Second::Person(d.delegate)),
             Action::Delegate(d) => Some(Second::Person(d.ward)),
@@ -136,10 +135,8 @@ fn second_signed(state: &State, time: TimeMs, tx: &VerifiedTx) -> Result<(), Inv
     let Some(second) = Second::of(&tx.body().action) else { return Ok(()) };
     let signer = &tx.signers()[1];
     let holds = match second {
-        Second::New(key) => {
-            key.check().map_err(|_| Invalid::BadKey)?;
-            key == *signer
-        }
+        Second::New(_) if !tx.new_key_is_sound() => return Err(Invalid::BadKey),
+        Second::New(key) => key == *signer,
         Second::Person(id) => account(state, &id).is_some_and(|a| a.key_at(time) == *signer),
         Second::Institution(id) => read::<Institution>(state, id).is_some_and(|i| operates(&i, time, signer)),
     };

@@ -100,6 +100,7 @@ pub struct VerifiedTx {
     body_id: BodyId,
     body: Body,
     signers: Vec<PublicKey>,
+    new_key_is_sound: bool,
 }
 
 impl VerifiedTx {
@@ -122,6 +123,11 @@ impl VerifiedTx {
     /// The keys that signed, the author's first.
     pub fn signers(&self) -> &[PublicKey] {
         &self.signers
+    }
+    /// Whether the key that comes with it may be registered ([`PublicKey::check`]); so where none comes. The bytes
+    /// alone decide it, and it costs as much as a signature: so it is asked once, here.
+    pub fn new_key_is_sound(&self) -> bool {
+        self.new_key_is_sound
     }
 }
 
@@ -174,6 +180,7 @@ fn decode(genesis: &GenesisHash, bytes: &Bytes) -> Result<(VerifiedTx, Vec<Claim
         bytes: bytes.clone(),
         envelope_id: Envelope::id(bytes),
         body_id: body_id(genesis, &envelope.body),
+        new_key_is_sound: body.action.new_key().is_none_or(|key| key.check().is_ok()),
         body,
         signers: envelope.signatures.iter().map(|s| s.key).collect(),
     };

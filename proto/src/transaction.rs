@@ -869,6 +869,17 @@ pub fn join_message(
 }
 
 impl Action {
+    /// The key that comes with it, whose owner signs second.
+    pub fn new_key(&self) -> Option<&PublicKey> {
+        match self {
+            Action::Enrol(e) => Some(&e.key),
+            Action::RotateKey(r) => Some(&r.key),
+            Action::Recover(r) => Some(&r.key),
+            Action::RotateOperator(r) => r.add.as_ref().map(|k| &k.key),
+            _ => None,
+        }
+    }
+
     /// The signatures that the body itself carries, besides those of its signers. All must hold. A possession
     /// of a key that the change does not name is no shape that an action has.
     pub(crate) fn claims(&self, genesis: &GenesisHash) -> Result<Vec<Claim>, DecodeError> {
