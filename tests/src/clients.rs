@@ -365,6 +365,41 @@ pub async fn lay_ground(clients: &Clients) -> Catalogue {
     Catalogue { claims: ItemId::of(1, 1), settlements: ItemId::of(2, 1) }
 }
 
+/// The records of an anchored batch with their places in it.
+pub fn proofs(batch: BatchId, records: &[Record]) -> Vec<RecordProof> {
+    let leaves: Vec<_> = records.iter().map(Record::leaf).collect();
+    let proof = |(i, record): (usize, &Record)| {
+        let path = list(merkle::path(&leaves, i));
+        RecordProof { batch, record: record.clone(), index: i as u32, path }
+    };
+    records.iter().enumerate().map(proof).collect()
+}
+
+/// The insurer reads a person's records to pay the claim of a case.
+pub fn use_of(
+    item: ItemId,
+    grant: GrantId,
+    account: AccountId,
+    case: CaseId,
+    records: Vec<RecordProof>,
+    staff: Commitment,
+) -> RequestAccess {
+    RequestAccess {
+        grant: Some(grant),
+        item,
+        account: Some(account),
+        case: Some(case),
+        purpose: Purpose::ClaimsPayment,
+        action: UseAction::Read,
+        output: Output::Masked,
+        records: list(records),
+        staff,
+        person: None,
+        emergency: None,
+        order: None,
+    }
+}
+
 /// A person, and the insurer that asks for her records.
 struct Person<'a> {
     clients: &'a Clients,
@@ -444,13 +479,7 @@ impl Person<'_> {
         let (anchored, settled) = tokio::join!(self.submit(a, &anchoring), self.submit(b, &settling));
         (anchored.is_applied() && settled.is_applied()).then_some(())?;
 
-        let leaves: Vec<_> = records.iter().map(Record::leaf).collect();
-        let batch = BatchId(anchoring.id.0);
-        let proof = |(i, record): (usize, &Record)| {
-            let path = list(merkle::path(&leaves, i));
-            RecordProof { batch, record: record.clone(), index: i as u32, path }
-        };
-        Some(Account { party, case, records: records.iter().enumerate().map(proof).collect() })
+        Some(Account { party, case, records: proofs(BatchId(anchoring.id.0), &records) })
     }
 
     /// One time, this case: the insurer may read the person's records to pay the claim.
@@ -465,20 +494,9 @@ impl Person<'_> {
     }
 
     fn request(&self, account: &Account, grant: GrantId, what: &'static str) -> Signed {
-        let request = RequestAccess {
-            grant: Some(grant),
-            item: self.catalogue.claims,
-            account: Some(account.party.account()),
-            case: Some(account.case),
-            purpose: Purpose::ClaimsPayment,
-            action: UseAction::Read,
-            output: Output::Masked,
-            records: list(account.records.iter().take(2).cloned().collect()),
-            staff: Commitment(digest(&format!("staff {}", self.clients.fresh()))),
-            person: None,
-            emergency: None,
-            order: None,
-        };
+        let staff = Commitment(digest(&format!("staff {}", self.clients.fresh())));
+        let (id, case, records) = (account.party.account(), account.case, account.records[..2].to_vec());
+        let request = use_of(self.catalogue.claims, grant, id, case, records, staff);
         let signed =
             self.clients.sign(&self.clients.cast.insurer, Action::RequestAccess(Box::new(request)), None);
         signed.about(what, Some(grant))

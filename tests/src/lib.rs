@@ -11,3 +11,4 @@ pub mod hosts;
 pub mod model;
 pub mod network;
 pub mod sim;
+pub mod stage;

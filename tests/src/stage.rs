@@ -1,5 +1,5 @@
-//! What all three commands need: a network with clients, ended and cleared away whatever happens, and a clock on the
-//! terminal.
+//! What the programs that load or harm a network need: one with clients, ended and cleared away whatever happens, and a
+//! clock on the terminal.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -7,31 +7,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use assent_genesis::Genesis;
-use assent_tests::clients::{Cast, Clients, History};
-use assent_tests::hosts::{self, Hosts};
-use assent_tests::network::Network;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::Failure;
+use crate::clients::{Cast, Clients, History};
+use crate::hosts::{self, Hosts};
+use crate::network::Network;
+
+/// Why a program could not do its work.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const PASSPHRASE: &str = "nobody relies on this";
 /// Without a terminal a line tells the progress so often.
 const TOLD_EVERY: Duration = Duration::from_secs(30);
 
 /// A running network with clients.
-pub(crate) struct Stage {
-    pub(crate) network: Arc<Network>,
-    pub(crate) clients: Clients,
-    pub(crate) history: PathBuf,
+pub struct Stage {
+    /// The network.
+    pub network: Arc<Network>,
+    /// Clients with a door to each node.
+    pub clients: Clients,
+    /// Where they write down what they were told.
+    pub history: PathBuf,
     /// Removed at the end, unless told to stay.
-    pub(crate) dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
 }
 
 impl Stage {
     /// Starts as many validators as there are hosts, or four on loopback.
-    pub(crate) fn set(hosts: Option<Hosts>) -> Result<Stage, Failure> {
-        let dir = tempfile::Builder::new().prefix("assent-chaos-").tempdir()?;
+    pub fn set(hosts: Option<Hosts>) -> Result<Stage, Failure> {
+        let dir = tempfile::Builder::new().prefix("assent-network-").tempdir()?;
         let passphrase = dir.path().join("passphrase");
         std::fs::write(&passphrase, format!("{PASSPHRASE}\n"))?;
         let root = dir.path().join("network");
@@ -51,7 +56,7 @@ impl Stage {
     }
 
     /// Moves everything there.
-    pub(crate) fn keep(self, out: Option<&Path>) -> Result<PathBuf, Failure> {
+    pub fn keep(self, out: Option<&Path>) -> Result<PathBuf, Failure> {
         self.network.stop_all()?;
         let from = self.dir.keep();
         let Some(out) = out else { return Ok(from) };
@@ -81,7 +86,7 @@ fn end_on_interrupt(network: &Network) -> Result<(), Failure> {
 }
 
 /// A clock that counts to an end, with a line of text.
-pub(crate) struct Clock {
+pub struct Clock {
     begun: Instant,
     length: Duration,
     bar: ProgressBar,
@@ -89,7 +94,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn start(length: Duration) -> Clock {
+    /// It begins to run.
+    pub fn start(length: Duration) -> Clock {
         let bar = if std::io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("{bar:30} {elapsed}/{prefix} {msg}");
             ProgressBar::new(length.as_secs()).with_style(style.expect("a template that indicatif reads"))
@@ -100,15 +106,18 @@ impl Clock {
         Clock { begun: Instant::now(), length, bar, told: Instant::now() }
     }
 
-    pub(crate) fn is_over(&self) -> bool {
+    /// Whether its time has passed.
+    pub fn is_over(&self) -> bool {
         self.begun.elapsed() >= self.length
     }
 
-    pub(crate) fn seconds(&self) -> u64 {
+    /// Whole seconds since it began.
+    pub fn seconds(&self) -> u64 {
         self.begun.elapsed().as_secs()
     }
 
-    pub(crate) fn show(&mut self, text: String) {
+    /// Shows where it stands, with a text.
+    pub fn show(&mut self, text: String) {
         self.bar.set_position(self.seconds().min(self.length.as_secs()));
         if self.bar.is_hidden() && self.told.elapsed() >= TOLD_EVERY {
             self.told = Instant::now();
@@ -118,11 +127,12 @@ impl Clock {
     }
 
     /// A line that stays.
-    pub(crate) fn say(&self, line: &str) {
+    pub fn say(&self, line: &str) {
         self.bar.suspend(|| println!("{:>5} s  {line}", self.seconds()));
     }
 
-    pub(crate) fn stop(&self) {
+    /// Clears the line.
+    pub fn stop(&self) {
         self.bar.finish_and_clear();
     }
 }

@@ -14,8 +14,8 @@ use assent_tests::hosts::{self, Hosts, Wire};
 use assent_tests::network::Network;
 use assent_tests::sim::Random;
 
-use crate::stage::{Clock, Stage};
-use crate::{Chaos, Failure};
+use crate::Chaos;
+use assent_tests::stage::{Clock, Failure, Stage};
 
 /// One-way delays between hosts: in a town, in a country, across an ocean.
 const DELAYS_MS: [u64; 3] = [5, 20, 50];

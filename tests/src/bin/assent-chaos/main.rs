@@ -5,12 +5,12 @@
 mod chaos;
 mod measure;
 mod soak;
-mod stage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use assent_tests::hosts;
+use assent_tests::stage::Failure;
 use clap::{Args, Parser, Subcommand};
 
 /// Real validators on hosts of their own (network namespaces) among failing networks, kill -9 and pauses, while
@@ -94,8 +94,6 @@ pub(crate) struct Soak {
     #[arg(long, default_value_t = 60)]
     every: u64,
 }
-
-pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

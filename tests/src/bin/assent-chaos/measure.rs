@@ -11,8 +11,8 @@ use assent_proto::transaction::{Action, Record};
 use assent_proto::{Commitment, Day, SecretKey, ids::*};
 use assent_tests::clients::{self, Catalogue, Clients, Door, Signed};
 
-use crate::stage::Stage;
-use crate::{Failure, Measure};
+use crate::Measure;
+use assent_tests::stage::{Failure, Stage};
 
 /// At the beginning of each measurement so much is not counted: caches fill, and a dead validator is found dead.
 const WARM_UP: Duration = Duration::from_secs(5);

@@ -11,9 +11,9 @@ use assent_proto::{List, SecretKey};
 use assent_tests::clients::{self, Clients, Signed};
 use assent_tests::network::Usage;
 
+use crate::Soak;
 use crate::measure::finality;
-use crate::stage::{Clock, Stage};
-use crate::{Failure, Soak};
+use assent_tests::stage::{Clock, Failure, Stage};
 
 /// Of so many transactions one makes a new object.
 const ONE_NEW_OF: u64 = 10;
