@@ -139,6 +139,13 @@ fn seeds_that_failed_once_pass() {
     }
 }
 
+/// 5298: three institutions reinstated a fourth, as they always had, while the insurer's validator had come to weigh two
+/// of six, so that they were no quorum; mended in the workload.
+#[test]
+fn a_seed_in_which_three_of_four_were_no_quorum_passes() {
+    run_seed(5298).unwrap_or_else(|why| panic!("seed 5298: {why}"));
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..4 {

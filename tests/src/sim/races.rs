@@ -439,7 +439,8 @@ impl Workload {
     /// R18: an institution without a validator is admitted, suspended while it uses, and reinstated.
     fn suspend_against_use(&mut self, g: &mut Ground, at_ms: u64) {
         let four = &g.scene.four;
-        let council = [four.bureau.clone(), four.hospital_a.clone(), four.hospital_b.clone()];
+        // All of them: if the insurer's validator comes to weigh more meanwhile, three are no quorum.
+        let council = [&four.bureau, &four.hospital_a, &four.hospital_b, &four.insurer].map(Party::clone);
         let (by, name) = (four.bureau.institution(), "clinic");
         let clinic = council::newcomer(name);
         let motion = |standing| Motion::Stand(name.into(), standing);
