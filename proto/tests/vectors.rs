@@ -160,6 +160,10 @@ fn propose_parameters() -> Body {
     }))
 }
 
+fn propose_protocol() -> Body {
+    propose(Change::Protocol(ChangeProtocol { version: 2, from: Height(5000) }))
+}
+
 fn report() -> ReportEquivocation {
     let (genesis, key) = (GenesisHash(h(1)), SecretKey::from_bytes(&[42; 32]));
     let who = validator_of(&key).address();
@@ -256,6 +260,7 @@ fn vectors() -> String {
         ("proposed validators body", hex::encode(propose_validators().encode())),
         ("proposed nodes body", hex::encode(propose_nodes().encode())),
         ("proposed parameters body", hex::encode(propose_parameters().encode())),
+        ("proposed protocol body", hex::encode(propose_protocol().encode())),
         ("approval body", hex::encode(by(Action::Approve(Approve { proposal: ProposalId(h(9)) })).encode())),
         ("report body", hex::encode(reporting().encode())),
         ("misconduct id", report().id().to_string()),
@@ -292,6 +297,7 @@ fn the_vectors_decode_to_what_they_were_made_of() {
         ("proposed validators body", propose_validators()),
         ("proposed nodes body", propose_nodes()),
         ("proposed parameters body", propose_parameters()),
+        ("proposed protocol body", propose_protocol()),
         ("report body", reporting()),
     ] {
         assert_eq!(Body::decode(&find(name)), Ok(body.clone()), "{name}");
