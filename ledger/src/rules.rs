@@ -1009,7 +1009,7 @@ pub static RULES: &[Rule] = &[
     refuses(
         (Emergencies, "release in an outage", "emergency"),
         AlreadyAnchored,
-        "From protocol version 2 on: a release of the same records of the item to the same requester at the          same time was anchored since.",
+        "From protocol version 2 on: a release of the same records of the item to the same requester at the same time was anchored since.",
         &[17],
         &[],
     ),
