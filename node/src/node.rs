@@ -108,8 +108,8 @@ impl Node {
         let (inbox, mail) = runner::inbox();
         let (network, orders) = network::commands();
         let feed = Arc::new(Feed::default());
-        let doors = (inbox.clone(), network.clone(), feed.clone());
-        let intake = intake::start(genesis.hash(), doors.0, doors.1, doors.2, metrics.clone());
+        let intake =
+            intake::start(genesis.hash(), inbox.clone(), network.clone(), feed.clone(), metrics.clone());
 
         let outlets =
             network::Outlets { inbox: inbox.clone(), intake: intake.clone(), metrics: metrics.clone() };

@@ -2,8 +2,8 @@
 //! host of its own ([`crate::hosts`]).
 
 use std::fs::{self, File};
-use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -281,6 +281,16 @@ impl Network {
         usage(self.pid(i)?)
     }
 
+    /// The page of node `i`'s counters.
+    pub fn metrics(&self, i: usize) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.nodes[i].rpc)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(page)
+    }
+
     /// The status of node `i`, `None` while it does not answer.
     pub fn status(&self, i: usize) -> Option<Value> {
         let mut command = Command::new(program("assentd"));
@@ -352,20 +362,25 @@ fn multiaddress(address: &SocketAddrV4) -> String {
     format!("/ip4/{}/tcp/{}", address.ip(), address.port())
 }
 
-/// Reads proc(5).
-fn usage(pid: u32) -> Option<Usage> {
+/// Time on a processor of a process or a thread, from its `stat` of proc(5).
+pub fn cpu_of(stat: &Path) -> Option<Duration> {
     /// Linux counts processor time so for user space, whatever the kernel's own tick.
     const TICKS_PER_SECOND: u64 = 100;
-    let proc = PathBuf::from(format!("/proc/{pid}"));
-    let stat = fs::read_to_string(proc.join("stat")).ok()?;
+    let stat = fs::read_to_string(stat).ok()?;
     // The name, which may hold anything, ends with the last parenthesis; utime and stime are fields 14 and 15.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// Reads proc(5).
+fn usage(pid: u32) -> Option<Usage> {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
     let status = fs::read_to_string(proc.join("status")).ok()?;
     let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
     let kib: u64 = resident.split_whitespace().next()?.parse().ok()?;
     Some(Usage {
-        cpu: Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND),
+        cpu: cpu_of(&proc.join("stat"))?,
         resident_bytes: kib << 10,
         descriptors: fs::read_dir(proc.join("fd")).ok()?.count(),
     })

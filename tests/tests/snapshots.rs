@@ -173,10 +173,7 @@ impl Devnet {
     }
 
     fn metric(&self, name: &str) -> u64 {
-        let mut stream = std::net::TcpStream::connect(self.network.nodes[VICTIM].rpc).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).unwrap();
+        let page = self.network.metrics(VICTIM).unwrap();
         let line =
             page.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {page}"));
         line.trim().parse().unwrap()

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
 
-use assent_tests::network::Network;
+use assent_tests::network::{Network, cpu_of};
 
 /// One look at all validators that run.
 #[derive(Clone, Debug, Default)]
@@ -34,21 +31,21 @@ pub(crate) struct Look {
 
 impl Look {
     pub(crate) fn at(network: &Network) -> Look {
-        let mut look = Look { own_cpu: cpu_of(Path::new("/proc/self/stat")), ..Look::default() };
+        let mut look = Look { own_cpu: seconds(Path::new("/proc/self/stat")), ..Look::default() };
         for i in 0..network.nodes.len() {
             let Some(pid) = network.pid(i) else { continue };
             let proc = Path::new("/proc").join(pid.to_string());
-            look.cpu.push(cpu_of(&proc.join("stat")));
+            look.cpu.push(seconds(&proc.join("stat")));
             for thread in fs::read_dir(proc.join("task")).into_iter().flatten().flatten() {
                 let name = fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
                 // Threads of a kind are numbered.
                 let name = name.trim().trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_string();
-                *look.cpu_by_thread.entry(name).or_default() += cpu_of(&thread.path().join("stat"));
+                *look.cpu_by_thread.entry(name).or_default() += seconds(&thread.path().join("stat"));
             }
             look.disk += folder_bytes(&network.nodes[i].home);
             look.written += line(&proc.join("io"), "write_bytes:");
             look.rss_mib = look.rss_mib.max(line(&proc.join("status"), "VmRSS:") as f64 / 1024.0);
-            let page = metrics(&network.nodes[i].rpc.to_string()).unwrap_or_default();
+            let page = network.metrics(i).unwrap_or_default();
             look.sent += counter(&page, "assent_sent_bytes_total");
             look.fsyncs += counter(&page, "assent_fsyncs_total");
             look.height = look.height.max(counter(&page, "assent_height"));
@@ -75,14 +72,9 @@ impl Look {
     }
 }
 
-/// CPU seconds of a process or thread, from its proc(5) stat.
-fn cpu_of(stat: &Path) -> f64 {
-    /// Linux counts processor time so for user space, whatever the kernel's own tick.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = fs::read_to_string(stat).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or_default();
-    (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+/// CPU seconds of a process or thread; none of one that is gone.
+fn seconds(stat: &Path) -> f64 {
+    cpu_of(stat).map_or(0.0, |cpu| cpu.as_secs_f64())
 }
 
 /// The number on a line that begins so.
@@ -102,15 +94,6 @@ fn folder_bytes(path: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
-}
-
-fn metrics(address: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n")?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page)?;
-    Ok(page)
 }
 
 fn counter(page: &str, name: &str) -> f64 {
