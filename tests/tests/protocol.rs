@@ -499,7 +499,8 @@ fn a_node_of_the_older_version_and_newer_ones_are_one_network_up_to_the_height()
     c.votes(OLD);
     let here = c.network.status(OLD).expect("it runs still: the version is not in force");
     assert!(here["height"].as_u64().unwrap() < from, "{here}");
-    assert!(c.network.log(OLD).contains("E-TOO-OLD"), "{}", c.network.log(OLD));
+    // The log is written a moment after the status knows.
+    c.network.wait_for(OLD, "warning in its log", |_| c.network.log(OLD).contains("E-TOO-OLD")).unwrap();
     assert!(!c.network.log(0).contains("E-TOO-OLD"));
 
     // The others go on; it stops below the height, says why, and does the same when it is started again.
