@@ -107,16 +107,19 @@ impl Bench {
         let before = Look::at(&self.stage.network);
         let seen = self.drive.run(load, self.warm_up, time, &persons).await;
         let used = Look::at(&self.stage.network).since(&before);
+        let phase = Phase { name, load, seen: seen.clone(), used };
         eprintln!(
-            "  {:.0} a second; final within {:.0} ms (half), {:.0} ms (99 %)",
+            "  {:.0} a second; final within {:.0} ms (half), {:.0} ms (99 %); {:.0} us of CPU and 1/{:.0} of a block each",
             seen.per_second(),
             seen.quantile(0.5),
-            seen.quantile(0.99)
+            seen.quantile(0.99),
+            phase.cpu_us_per_tx(),
+            phase.tx_per_block()
         );
         if let Some(failure) = &seen.failure {
             eprintln!("  {} failed, the first: {failure}", seen.failed);
         }
-        self.phases.push(Phase { name, load, seen: seen.clone(), used });
+        self.phases.push(phase);
         seen
     }
 }

@@ -54,7 +54,6 @@ impl Report {
         let (down_crowd, down_half) = (self.phase("one down, crowd"), self.phase("one down, half"));
         let (seen, used) = (&peak.seen, &peak.used);
         let thousands = seen.total as f64 / 1000.0;
-        let cpu: f64 = used.cpu.iter().sum();
         let validators = used.cpu.len().max(1);
         let by_thread: serde_json::Map<_, _> = used
             .cpu_by_thread
@@ -73,14 +72,14 @@ impl Report {
                 "p50": round(low.seen.quantile(0.5), 1), "p90": round(low.seen.quantile(0.9), 1),
                 "p99": round(half.seen.quantile(0.99), 1), "max": round(half.seen.quantile(1.0), 1),
             },
-            "cpu_s_per_1000_tx": round(cpu / thousands, 4),
+            "cpu_s_per_1000_tx": round(peak.cpu_us_per_tx() / 1000.0, 4),
             "cpu_s_per_1000_tx_by_thread": by_thread,
             "clients_cpu_s_per_1000_tx": round(used.own_cpu / thousands, 4),
             "disk_bytes_per_tx": round(used.disk as f64 / seen.total as f64 / validators as f64, 1),
             "written_bytes_per_tx": round(used.written as f64 / seen.total as f64 / validators as f64, 1),
             "wire_bytes_per_tx": round(used.sent / seen.total as f64 / validators as f64, 1),
             "fsyncs_per_block": round(used.fsyncs / used.height / validators as f64, 2),
-            "tx_per_block": round(seen.total as f64 / used.height, 1),
+            "tx_per_block": round(peak.tx_per_block(), 1),
             "rss_mib": round(used.rss_mib, 1),
             "limit": self.limits.json(),
             "signature_limit_tps": limit.round(),
@@ -100,10 +99,20 @@ impl Report {
 
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
-            "{:<17}{:>9}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}{:>8}\n",
-            "", "offered/s", "final/s", "p50 ms", "p90 ms", "p99 ms", "max ms", "refused", "failed"
+            "{:<17}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>10}{:>9}{:>9}{:>7}\n",
+            "",
+            "offered/s",
+            "final/s",
+            "p50 ms",
+            "p90 ms",
+            "p99 ms",
+            "max ms",
+            "CPU us/tx",
+            "tx/block",
+            "refused",
+            "failed"
         );
-        for Phase { name, load, seen, .. } in &self.phases {
+        for phase @ Phase { name, load, seen, .. } in &self.phases {
             let offered = match load {
                 Load::Rate(rate) => format!("{rate:.0}"),
                 Load::Persons(_) => "-".into(),
@@ -112,8 +121,10 @@ impl Report {
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
-                "{name:<17}{offered:>9}{:>10.0}{p50:>9.1}{p90:>9.1}{p99:>9.1}{max:>9.1}{:>9}{:>8}",
+                "{name:<17}{offered:>9}{:>9.0}{p50:>9.1}{p90:>9.1}{p99:>9.1}{max:>9.1}{:>10.0}{:>9.1}{:>9}{:>7}",
                 seen.per_second(),
+                phase.cpu_us_per_tx(),
+                phase.tx_per_block(),
                 seen.busy,
                 seen.failed
             );
@@ -206,6 +217,15 @@ impl Report {
 }
 
 impl Phase {
+    /// CPU time of all validators for a transaction, µs.
+    pub(crate) fn cpu_us_per_tx(&self) -> f64 {
+        self.used.cpu.iter().sum::<f64>() * 1e6 / self.seen.total as f64
+    }
+
+    pub(crate) fn tx_per_block(&self) -> f64 {
+        self.seen.total as f64 / self.used.height
+    }
+
     fn json(&self) -> Value {
         let Phase { name, load, seen, .. } = self;
         let offered = if let Load::Rate(rate) = load { json!(round(*rate, 1)) } else { Value::Null };
@@ -213,6 +233,7 @@ impl Phase {
         json!({
             "name": name, "offered": offered, "tps": round(seen.per_second(), 1),
             "p50": p50, "p90": p90, "p99": p99, "max": max,
+            "cpu_us_per_tx": round(self.cpu_us_per_tx(), 1), "tx_per_block": round(self.tx_per_block(), 1),
             "busy": seen.busy, "failed": seen.failed, "by_second": seen.by_second,
         })
     }
