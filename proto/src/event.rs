@@ -129,11 +129,15 @@ impl Event {
 
     /// The event's leaf: of its core and its links.
     pub fn leaf(&self) -> Hash {
-        let mut h = hash::EVENT.hasher().sized(&self.core.encode()).number(self.links.len() as u64);
+        let core = self.core.encode();
+        let mut links = Vec::with_capacity(8 + self.links.len() * 73);
+        links.extend((self.links.len() as u64).to_le_bytes());
         for link in &self.links {
-            h = h.bytes(&link.trail.key()).number(link.index).hash(&link.head_before);
+            links.extend(link.trail.key());
+            links.extend(link.index.to_le_bytes());
+            links.extend(link.head_before.0);
         }
-        h.end()
+        hash::EVENT.hash(&[&(core.len() as u64).to_le_bytes(), &core, &links])
     }
 
     /// The link into a trail.

@@ -79,7 +79,12 @@ impl Domain {
 
     /// Hashes the parts one after the other. Use it where every part but the last has a fixed length.
     pub fn hash(&self, parts: &[&[u8]]) -> Hash {
-        parts.iter().fold(self.hasher(), |h, p| h.bytes(p)).end()
+        // In place: a hasher is large, and moving it costs more than hashing little.
+        let mut hasher = blake3::Hasher::new_from_context_key(&self.0);
+        for part in parts {
+            hasher.update(part);
+        }
+        Hash(*hasher.finalize().as_bytes())
     }
 }
 
@@ -133,6 +138,10 @@ domains! {
     SIGN_VOTE = "assent 2026-11 sign vote";
     /// What a proposer signs.
     SIGN_PROPOSAL = "assent 2026-11 sign proposal";
+    /// What a node signs of what it says to all.
+    SIGN_GOSSIP = "assent 2026-11 sign gossip";
+    /// A message to all, with its author's frame.
+    GOSSIP_ID = "assent 2026-11 gossip id";
     /// What a wallet signs off chain, to tell an institution a handle.
     SIGN_HANDLE = "assent 2026-11 sign handle";
     /// What a party signs to ask whether a request would be permitted.
