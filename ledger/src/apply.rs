@@ -38,8 +38,6 @@ pub struct BlockContext {
 pub struct Applied {
     /// The state after it.
     pub state: State,
-    /// The replay window after it.
-    pub window: ReplayWindow,
     /// Its events in order.
     pub events: Vec<Event>,
     /// One receipt a transaction, in block order.
@@ -122,7 +120,6 @@ pub fn apply(
     let changes = overlay.into_changes();
     Ok(Applied {
         state: changes.removed.iter().fold(state.with(changes.written.iter().cloned()), |s, o| s.without(o)),
-        window: after(window, block.time, txs),
         events_root: merkle::root(&record.leaves),
         events: record.events,
         receipts: record.receipts,
@@ -167,15 +164,6 @@ fn admissible(
             .map_err(|reason| InvalidBlock::Transaction { index, reason })?;
     }
     Ok(())
-}
-
-fn after(window: &ReplayWindow, time: TimeMs, txs: &[VerifiedTx]) -> ReplayWindow {
-    let mut window = window.clone();
-    window.advance(time);
-    for tx in txs {
-        window.remember(tx.body_id(), tx.body().expires_at);
-    }
-    window
 }
 
 /// What a rule may look at: the state as the block has left it so far, what was in force before the block (a

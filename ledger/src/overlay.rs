@@ -112,12 +112,20 @@ impl<'a> Overlay<'a> {
 
     /// Writes an object's content; its trail goes on, or begins.
     pub(crate) fn write(&mut self, object: ObjectRef, content: Bytes) {
+        if let Some(Some(leaf)) = self.changed.get_mut(&object) {
+            leaf.content = content;
+            return;
+        }
         let trail = self.leaf(&object).map_or_else(|| object.new_trail(), |l| l.trail.clone());
         self.changed.insert(object, Some(Leaf { object, content, trail }));
     }
 
     /// Sets the trail of an object that exists.
     pub(crate) fn set_trail(&mut self, object: &ObjectRef, trail: Trail) {
+        if let Some(Some(leaf)) = self.changed.get_mut(object) {
+            leaf.trail = trail;
+            return;
+        }
         let leaf = self.leaf(object).expect("only objects that exist have a trail");
         let leaf = Leaf { trail, ..leaf.clone() };
         self.changed.insert(*object, Some(leaf));

@@ -226,7 +226,7 @@ impl World {
         self.explained(&txs, &applied);
         self.at = self.next();
         self.state = applied.state;
-        self.window = applied.window;
+        self.window.committed(self.at.time, &txs);
         self.events.extend(applied.events);
         self.blocks.push((self.at, txs));
         Ok(applied.receipts.iter().map(|r| Denial::from_number(r.code).map_or(Ok(r.body), Err)).collect())

@@ -1,21 +1,14 @@
-//! The replay window: the ids of the bodies that were committed and have not yet expired.
-//!
-//! Ids are kept by the second in which they expire, and there in sorted runs that are merged when they have
-//! grown alike. Runs never change, so that cloning a window of millions copies some thousand pointers, and a
-//! block that is executed and then not decided costs nothing but its own ids.
+//! The replay window: the ids of the bodies that were committed and have not yet expired, by the second in which they
+//! expire. It follows the chain, block by block; what is only proposed leaves no trace in it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use assent_proto::{BodyId, TimeMs};
-
-/// One second's ids: sorted runs, each longer than the next.
-type Runs = Vec<Arc<[BodyId]>>;
+use assent_proto::{BodyId, TimeMs, VerifiedTx};
 
 /// Body ids with their expiry, for as long as a replay could come.
 #[derive(Clone, Debug, Default)]
 pub struct ReplayWindow {
-    seconds: BTreeMap<u64, Runs>,
+    seconds: BTreeMap<u64, BTreeSet<BodyId>>,
 }
 
 fn second(expires_at: TimeMs) -> u64 {
@@ -31,29 +24,33 @@ impl ReplayWindow {
     /// Whether a body was committed. A body carries its expiry, so the same id has the same expiry; once
     /// that has passed the answer no longer matters and may be no.
     pub fn contains(&self, body: &BodyId, expires_at: TimeMs) -> bool {
-        let runs = self.seconds.get(&second(expires_at));
-        runs.is_some_and(|runs| runs.iter().any(|run| run.binary_search(body).is_ok()))
+        self.seconds.get(&second(expires_at)).is_some_and(|ids| ids.contains(body))
+    }
+
+    /// A block of that time with these transactions is final.
+    pub fn committed(&mut self, time: TimeMs, txs: &[VerifiedTx]) {
+        self.advance(time);
+        for tx in txs {
+            self.remember(tx.body_id(), tx.body().expires_at);
+        }
     }
 
     /// Remembers a committed body.
     pub fn remember(&mut self, body: BodyId, expires_at: TimeMs) {
-        let runs = self.seconds.entry(second(expires_at)).or_default();
-        let mut run: Arc<[BodyId]> = Arc::new([body]);
-        while let Some(last) = runs.pop_if(|last| last.len() <= run.len()) {
-            run = merge(&last, &run);
-        }
-        runs.push(run);
+        self.seconds.entry(second(expires_at)).or_default().insert(body);
     }
 
     /// Forgets what had expired before `time`. An entry may stay up to a second longer; it changes no
     /// verdict, since expiry is looked at before replay.
     pub fn advance(&mut self, time: TimeMs) {
-        self.seconds = self.seconds.split_off(&second(time));
+        while self.seconds.first_key_value().is_some_and(|(expires, _)| *expires < second(time)) {
+            self.seconds.pop_first();
+        }
     }
 
     /// How many bodies are remembered.
     pub fn len(&self) -> usize {
-        self.seconds.values().flatten().map(|run| run.len()).sum()
+        self.seconds.values().map(BTreeSet::len).sum()
     }
 
     /// Whether none is.
@@ -62,22 +59,17 @@ impl ReplayWindow {
     }
 }
 
-fn merge(a: &[BodyId], b: &[BodyId]) -> Arc<[BodyId]> {
-    let mut all = [a, b].concat();
-    all.sort();
-    all.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use assent_proto::Hash;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
-    fn id(n: u16) -> BodyId {
+    /// As of a body that carries its expiry.
+    fn id(n: u16, expires_at: u64) -> BodyId {
         let mut bytes = [0; 32];
         bytes[..2].copy_from_slice(&n.to_le_bytes());
+        bytes[2..10].copy_from_slice(&expires_at.to_le_bytes());
         BodyId(Hash(bytes))
     }
 
@@ -88,19 +80,18 @@ mod tests {
             let mut model = BTreeSet::new();
             for (n, expiry) in entries {
                 if model.insert((n, expiry)) {
-                    window.remember(id(n), TimeMs(expiry));
+                    window.remember(id(n, expiry), TimeMs(expiry));
                 }
             }
             prop_assert_eq!(window.len(), model.len());
-            let before = window.clone();
+            prop_assert!(model.iter().all(|(n, expiry)| window.contains(&id(*n, *expiry), TimeMs(*expiry))));
             window.advance(TimeMs(now));
             for (n, expiry) in &model {
-                prop_assert!(before.contains(&id(*n), TimeMs(*expiry)), "an older version stays valid");
                 if *expiry >= now {
-                    prop_assert!(window.contains(&id(*n), TimeMs(*expiry)));
+                    prop_assert!(window.contains(&id(*n, *expiry), TimeMs(*expiry)));
                 }
                 if *expiry + 1000 <= now {
-                    prop_assert!(!window.contains(&id(*n), TimeMs(*expiry)));
+                    prop_assert!(!window.contains(&id(*n, *expiry), TimeMs(*expiry)));
                 }
             }
         }

@@ -79,8 +79,13 @@ impl Feed {
         }
     }
 
-    /// The pool did not take this, or let it go.
-    pub fn refused(&self, body: &BodyId, reason: Invalid) {
+    /// The pool did not take this.
+    pub fn not_taken(&self, body: &BodyId) {
+        self.bodies().pending.remove(body);
+    }
+
+    /// The pool let this go.
+    pub fn dropped(&self, body: &BodyId, reason: Invalid) {
         let mut bodies = self.bodies();
         bodies.pending.remove(body);
         bodies.tell(body, &Err(reason));

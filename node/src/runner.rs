@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use assent_ledger::State;
-use assent_proto::{Address, BodyId, GenesisHash, Invalid, ObjectRef, SecretKey, TimeMs, VerifiedTx};
+use assent_proto::{Address, EnvelopeId, GenesisHash, Invalid, ObjectRef, SecretKey, TimeMs, VerifiedTx};
 use assent_replica::{Evidence, Fault, Input, Output, PeerMessage, Replica};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -300,14 +300,14 @@ impl Runner {
         replies: Vec<oneshot::Sender<Verdict>>,
         gossip: bool,
     ) -> Result<(), Fault> {
-        let bodies: Vec<BodyId> = txs.iter().map(VerifiedTx::body_id).collect();
+        let envelopes: Vec<EnvelopeId> = txs.iter().map(VerifiedTx::envelope_id).collect();
         self.outlets.feed.accepted(txs.iter());
         let now = self.clock.now();
         let outputs = self.replica.step(now, Input::Transactions { txs, gossip })?;
-        let refused: HashMap<BodyId, Invalid> = outputs.iter().filter_map(refusal).collect();
+        let refused: HashMap<EnvelopeId, Invalid> = outputs.iter().filter_map(refusal).collect();
         self.tell(outputs)?;
-        for (body, reply) in bodies.iter().zip(replies) {
-            let _ = reply.send(refused.get(body).map_or(Ok(()), |reason| Err(*reason)));
+        for (envelope, reply) in envelopes.iter().zip(replies) {
+            let _ = reply.send(refused.get(envelope).map_or(Ok(()), |reason| Err(*reason)));
         }
         Ok(())
     }
@@ -319,9 +319,16 @@ impl Runner {
                 Output::Broadcast(message) => self.send(Command::Broadcast(message)),
                 Output::Send { to, message } => self.send(Command::Send { to, message }),
                 Output::Misbehaved { peer, what } => self.send(Command::Punish { peer, what }),
-                Output::Refused { body, reason } => {
+                // Who handed it in is told by `pool`. Who waits for the same body under another signature is not.
+                Output::Refused { body, reason, .. } => {
                     self.outlets.metrics.reject(reason);
-                    self.outlets.feed.refused(&body, reason);
+                    if !self.replica.pending(&body) {
+                        self.outlets.feed.not_taken(&body);
+                    }
+                }
+                Output::Dropped { body, reason } => {
+                    self.outlets.metrics.reject(reason);
+                    self.outlets.feed.dropped(&body, reason);
                 }
                 Output::Equivocation(evidence) => {
                     self.equivocation(&evidence);
@@ -409,9 +416,9 @@ fn nodes_leaf(state: &State) -> bytes::Bytes {
     state.get(&ObjectRef::NODES).map(|leaf| leaf.content.clone()).unwrap_or_default()
 }
 
-fn refusal(output: &Output) -> Option<(BodyId, Invalid)> {
+fn refusal(output: &Output) -> Option<(EnvelopeId, Invalid)> {
     match output {
-        Output::Refused { body, reason } => Some((*body, *reason)),
+        Output::Refused { envelope, reason, .. } => Some((*envelope, *reason)),
         _ => None,
     }
 }

@@ -98,6 +98,38 @@ async fn many_at_once_have_each_their_own_answer() {
     node.stop().await;
 }
 
+/// Who knows what somebody asks for and hands it in under another signature keeps nobody from it, and from hearing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_body_under_a_wrong_signature_changes_nothing_for_the_right_one() {
+    let devnet = alone();
+    let home = home(&devnet, 0);
+    let node = Running::start(home.path(), &devnet.genesis).await;
+    let mut client = node.client().await;
+    let stranger = SecretKey::from_bytes(&[77; 32]);
+    let soon = now().plus(60_000);
+    let both = |code| {
+        let body = register(&devnet, code, soon);
+        [&stranger, operator(&devnet)]
+            .map(|key| Envelope::sign(&devnet.genesis.hash(), &body, &[key]).encode())
+    };
+    let mut envelopes = Vec::new();
+    for code in 0..20 {
+        let [wrong, right] = both(code);
+        envelopes.extend(if code % 2 == 0 { [wrong, right] } else { [right, wrong] });
+    }
+    let request = SubmitManyRequest { envelopes, wait: Wait::Final.into() };
+    for o in all_outcomes(&mut client, request).await {
+        let code = o.index / 2;
+        if (o.index % 2 == 1) == (code % 2 == 0) {
+            assert_eq!((o.refused, o.receipt.map(|r| r.code)), (0, Some(0)), "the right one of {code}");
+        } else {
+            // Behind the right one it says nothing new, so it is taken for it.
+            assert!(code % 2 == 1 || o.refused == Invalid::WrongKey.number(), "the wrong one of {code}");
+        }
+    }
+    node.stop().await;
+}
+
 /// The outcomes in the order of their envelopes, one for each.
 async fn all_outcomes(client: &mut LedgerClient<Channel>, request: SubmitManyRequest) -> Vec<SubmitOutcome> {
     let count = request.envelopes.len() as u32;
@@ -115,7 +147,7 @@ fn bad_inputs(devnet: &assent_genesis::devnet::Devnet, good: &Bytes) -> Vec<(&'s
     let genesis = devnet.genesis.hash();
     let soon = now().plus(60_000);
     let key = operator(devnet);
-    let body = register(devnet, 9, soon);
+    let body = register(devnet, 999, soon);
     let other_chain = GenesisHash(Hash([8; 32]));
     let mut named_other = body.clone();
     named_other.chain = other_chain.tag();

@@ -209,6 +209,7 @@ impl<S: Storage> Replica<S> {
             }
             Input::Transactions { txs, .. } => {
                 let refused = |tx: &assent_proto::VerifiedTx| Output::Refused {
+                    envelope: tx.envelope_id(),
                     body: tx.body_id(),
                     reason: assent_proto::Invalid::Busy,
                 };

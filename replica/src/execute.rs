@@ -26,7 +26,6 @@ pub(crate) struct Chain {
 }
 
 /// The newest final block, and what the next one builds on.
-#[derive(Clone)]
 pub(crate) struct Head {
     /// Its height; 0 for the founding state.
     pub(crate) height: Height,
@@ -117,11 +116,19 @@ impl Head {
         }
     }
 
-    /// The head after a block became final.
-    pub(crate) fn after(&self, header: &Header, certificate: CommitCertificate, applied: &Applied) -> Head {
+    /// The head after a block became final. The window goes on with the new one: nothing asks the old one any more.
+    pub(crate) fn after(
+        &mut self,
+        header: &Header,
+        txs: &[VerifiedTx],
+        certificate: CommitCertificate,
+        applied: &Applied,
+    ) -> Head {
         let id = header.id();
         let mut mountains = self.mountains.clone();
         mountains.push(&id.0);
+        let mut window = std::mem::take(&mut self.window);
+        window.committed(header.time, txs);
         Head {
             height: header.height,
             id,
@@ -131,7 +138,7 @@ impl Head {
             parameters: assent_ledger::parameters(&applied.state),
             protocol: assent_ledger::protocol(&applied.state),
             state: applied.state.clone(),
-            window: applied.window.clone(),
+            window,
             mountains,
             certificate: Some(certificate),
         }

@@ -76,7 +76,7 @@ impl<S: Storage> Replica<S> {
             execute::build(&self.chain, &self.head, certificate, me, self.now, &self.pool);
         for (body, reason) in refused {
             self.pool.remove(&body);
-            self.out.push(Output::Refused { body, reason });
+            self.out.push(Output::Dropped { body, reason });
         }
         let id = executed.header.id();
         self.storage.put_proposal(height, round, &id, &executed.bytes)?;

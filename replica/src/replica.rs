@@ -10,8 +10,8 @@ use assent_consensus::{Abstention, Consensus, ConsensusMessage, Evidence, Signed
 use assent_ledger::State;
 use assent_proto::validators::{VoteKind, address};
 use assent_proto::{
-    Address, BlockId, BodyId, CertifiedHeader, CommitCertificate, GenesisHash, Hash, Height, Invalid, Leaf,
-    ObjectRef, PublicKey, TimeMs, VerifiedTx, envelope,
+    Address, BlockId, BodyId, CertifiedHeader, CommitCertificate, EnvelopeId, GenesisHash, Hash, Height,
+    Invalid, Leaf, ObjectRef, PublicKey, TimeMs, VerifiedTx, envelope,
 };
 
 use crate::backfill::Backfill;
@@ -69,11 +69,20 @@ pub enum Output {
     /// A state that was taken in whole is the newest from now on; its block is final and stored, and what came of
     /// it is fetched later.
     Joined(Box<CertifiedHeader>, State),
-    /// A transaction was not taken, or was taken and left the pool again without being committed.
+    /// A transaction was not taken.
     Refused {
+        /// Its bytes: another with the same body may be signed as it should be.
+        envelope: EnvelopeId,
         /// Its body id.
         body: BodyId,
         /// Why. [`Invalid::Busy`] may be tried again, the others may not.
+        reason: Invalid,
+    },
+    /// A transaction left the pool again without being committed.
+    Dropped {
+        /// Its body id.
+        body: BodyId,
+        /// Why: it expired, or the state has changed since it was taken.
         reason: Invalid,
     },
     /// A validator contradicted itself: to be put on the chain. Told once for each contradiction.
@@ -87,6 +96,11 @@ pub enum Output {
     },
 }
 
+/// After a block, what waits is gathered for so long before the next begins for its sake, ms: whatever is in a block,
+/// deciding on it costs every validator some milliseconds, and a share of them less the more there is.
+const GATHER_MS: u64 = 40;
+/// So many transactions are enough not to wait for more.
+const GATHERED: usize = 1000;
 /// Contradictions that are remembered, so that each is told once.
 const CONTRADICTIONS_MAX: usize = 256;
 
@@ -241,6 +255,8 @@ pub struct Replica<S: Storage> {
     pub(crate) head: Head,
     pub(crate) pool: Pool,
     pub(crate) consensus: Consensus,
+    /// Until when what waits for the next height is gathered.
+    pub(crate) gathers_until: TimeMs,
     /// Whether that height is decided and its body is still missing.
     pub(crate) awaiting_body: bool,
     /// Whether the vote log holds what was said before the start, so that the height goes on without a reason.
@@ -328,7 +344,8 @@ impl<S: Storage> Replica<S> {
             let consensus = self.consensus.next_wake();
             wake = consensus.into_iter().chain(self.next_proposal_wake()).fold(wake, TimeMs::min);
         } else if !self.awaiting_body && self.may_begin() {
-            wake = wake.min(self.heartbeat());
+            let waits = (self.pool.len() > 0).then_some(self.gathers_until);
+            wake = waits.into_iter().fold(wake.min(self.heartbeat()), TimeMs::min);
         }
         Some(self.next_question().map_or(wake, |ask| ask.min(wake)))
     }
@@ -427,12 +444,16 @@ impl<S: Storage> Replica<S> {
         Ok(std::mem::take(&mut self.out))
     }
 
-    /// No empty blocks: a height begins when something waits, when others have begun it, or when the chain was
+    /// No empty blocks: a height begins when enough waits, when others have begun it, or when the chain was
     /// silent for too long.
     fn height_wanted(&self) -> bool {
         let wanted =
-            || self.resumes || self.pool.len() > 0 || self.others_began() || self.now >= self.heartbeat();
+            || self.resumes || self.gathered() || self.others_began() || self.now >= self.heartbeat();
         !self.awaiting_body && wanted() && self.may_begin()
+    }
+
+    fn gathered(&self) -> bool {
+        self.pool.len() >= GATHERED || self.pool.len() > 0 && self.now >= self.gathers_until
     }
 
     fn others_began(&self) -> bool {
@@ -503,7 +524,7 @@ impl<S: Storage> Replica<S> {
     /// Makes a block final here: stored in one write, then told.
     pub(crate) fn commit(&mut self, executed: Executed, certificate: CommitCertificate) -> Result<(), Fault> {
         let Executed { header, bytes, txs, applied } = executed;
-        let head = self.head.after(&header, certificate.clone(), &applied);
+        let head = self.head.after(&header, &txs, certificate.clone(), &applied);
         let commit = Arc::new(Commit {
             certified: CertifiedHeader { header, certificate },
             block: bytes,
@@ -518,6 +539,7 @@ impl<S: Storage> Replica<S> {
         self.storage.commit(&commit)?;
         self.storage.log_reset()?;
         let before = std::mem::replace(&mut self.head, head);
+        self.gathers_until = self.now.plus(GATHER_MS);
         self.snapshots.committed(self.now, &before.mountains, &commit, &self.head.state);
         self.leave_height();
         if commit.leaves.iter().any(|l| l.object == ObjectRef::NODES) {
@@ -536,7 +558,7 @@ impl<S: Storage> Replica<S> {
         self.leave_height();
         self.follow_nodes();
         for body in self.pool.expire(self.head.time.plus(1)) {
-            self.out.push(Output::Refused { body, reason: Invalid::Expired });
+            self.out.push(Output::Dropped { body, reason: Invalid::Expired });
         }
     }
 
@@ -574,7 +596,7 @@ impl<S: Storage> Replica<S> {
             self.pool.remove(&tx.body_id());
         }
         for body in self.pool.expire(self.head.time.plus(1)) {
-            self.out.push(Output::Refused { body, reason: Invalid::Expired });
+            self.out.push(Output::Dropped { body, reason: Invalid::Expired });
         }
     }
 
@@ -583,13 +605,13 @@ impl<S: Storage> Replica<S> {
         let time = self.head.next_time(self.now);
         let mut news = Vec::new();
         for tx in txs {
-            let (body, bytes) = (tx.body_id(), tx.bytes().clone());
+            let (envelope, body, bytes) = (tx.envelope_id(), tx.body_id(), tx.bytes().clone());
             if self.pool.holds(&body) {
                 continue;
             }
             match self.admit_one(time, tx) {
                 Ok(()) => news.push(bytes),
-                Err(reason) => self.out.push(Output::Refused { body, reason }),
+                Err(reason) => self.out.push(Output::Refused { envelope, body, reason }),
             }
         }
         if gossip {

@@ -66,6 +66,7 @@ impl<S: Storage> Replica<S> {
             founding,
             head,
             now,
+            gathers_until: now,
             awaiting_body: false,
             work: VecDeque::new(),
             out: Vec::new(),

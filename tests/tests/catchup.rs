@@ -148,7 +148,7 @@ impl Net {
                     self.joined.entry(at).or_default().push(certified.header.height);
                 }
                 Output::Committed(commit, state) => assert_eq!(state.root(), commit.state_root()),
-                Output::Refused { .. } | Output::Equivocation(_) => {}
+                Output::Refused { .. } | Output::Dropped { .. } | Output::Equivocation(_) => {}
             }
         }
     }
@@ -588,8 +588,7 @@ fn a_replay_is_refused_after_a_join() {
     let now = net.now;
     let input = Input::Transactions { txs: vec![tx.clone()], gossip: true };
     let outputs = net.replicas[NEWCOMER].as_mut().unwrap().step(now, input).unwrap();
-    let refused =
-        |o: &Output| matches!(o, Output::Refused { body, reason: Invalid::Replay } if *body == tx.body_id());
+    let refused = |o: &Output| matches!(o, Output::Refused { body, reason: Invalid::Replay, .. } if *body == tx.body_id());
     assert!(outputs.iter().any(refused), "{outputs:?}");
 }
 

@@ -223,7 +223,7 @@ fn a_replay_is_refused_after_a_restart_too() {
     let (mut replica, _) = Replica::open(sim.now, sim.genesis.clone(), None, sim_disk(&sim)).unwrap();
     let outputs = replica.step(sim.now, Input::Transactions { txs, gossip: true }).unwrap();
     let refused =
-        |o: &Output| matches!(o, Output::Refused { body: b, reason: Invalid::Replay } if *b == body);
+        |o: &Output| matches!(o, Output::Refused { body: b, reason: Invalid::Replay, .. } if *b == body);
     assert!(outputs.iter().any(refused), "{outputs:?}");
     assert!(!replica.pending(&body));
 }

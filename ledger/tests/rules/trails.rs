@@ -330,7 +330,8 @@ fn replay(world: &World) -> (State, ReplayWindow, Vec<Event>) {
             assert!(own.iter().all(|e| e.core.body == receipt.body && e.core.code == receipt.code));
         }
         events.extend(once.events);
-        (state, window) = (once.state, once.window);
+        state = once.state;
+        window.committed(at.time, txs);
     }
     (state, window, events)
 }

@@ -207,7 +207,7 @@ impl Replay {
         if digest(&applied.receipts) != *receipts {
             return Err(wrong("its receipts are others than they were"));
         }
-        Ok(self.clone().after(block.header, applied, voting, certificate))
+        Ok(self.clone().after(block.header, &txs, applied, voting, certificate))
     }
 
     fn check_parent(&self, block: &Block) -> Result<(), String> {
@@ -253,6 +253,7 @@ impl Replay {
     fn after(
         self,
         header: Header,
+        txs: &[VerifiedTx],
         applied: Applied,
         voting: Turns,
         certificate: CommitCertificate,
@@ -261,7 +262,8 @@ impl Replay {
         replay.id = header.id();
         replay.mountains.push(&replay.id.0);
         (replay.height, replay.time) = (header.height, header.time);
-        (replay.state, replay.window) = (applied.state, applied.window);
+        replay.state = applied.state;
+        replay.window.committed(header.time, txs);
         (replay.turns, replay.certificate) = (Some(voting), Some(certificate));
         replay.events.extend(applied.events);
         replay.receipts.extend(applied.receipts);

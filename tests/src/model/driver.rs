@@ -175,7 +175,8 @@ impl Sides {
             })?;
             coverage.count(d);
         }
-        (self.state, self.window) = (applied.state.clone(), applied.window.clone());
+        self.state = applied.state.clone();
+        self.window.committed(at.time, &txs);
         for leaf in &applied.changes {
             self.compare_object(&leaf.object).map_err(|what| format!("block {}: {what}", at.height))?;
         }

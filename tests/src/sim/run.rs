@@ -785,7 +785,7 @@ impl Sim {
                 self.watch.joined(at, certified.header.height, block);
             }
             Output::Equivocation(evidence) => self.report(at, &evidence),
-            Output::Refused { .. } => {}
+            Output::Refused { .. } | Output::Dropped { .. } => {}
             // One of two with a key gets answers to what the other asked.
             Output::Misbehaved { .. } if self.machines[at].twin => {}
             Output::Misbehaved { peer, what } => {
