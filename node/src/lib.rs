@@ -25,6 +25,7 @@ pub mod repair;
 mod report;
 pub mod rpc;
 pub mod runner;
+pub mod signed;
 pub mod standing;
 pub mod store;
 mod tables;

@@ -6,20 +6,23 @@
 //! ```
 //!
 //! Admitted are the nodes of the registry on chain (of genesis before the first block), validators and
-//! observers. Messages are bounded, decoded and attributed to their author here: gossip is signed, so a
-//! message is its author's, whoever passed it on. What is beyond a peer's rates is dropped or not read
+//! observers. Messages are bounded, decoded and attributed to their author here: what is said to all is signed
+//! (`signed.rs`), so a message is its author's, whoever passed it on. An author sends it to each peer that it is
+//! connected to; who misses a connection to somebody asks, by listening to the topic `relay`, to be passed on what
+//! all others say; and what was lost on the way is offered by its id twice a second. What is beyond a peer's rates is dropped or not read
 //! (`peers.rs`, `wire.rs`); what a peer's misbehaviour does to it is decided in `conduct.rs`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use assent_genesis::Genesis;
+use assent_proto::hash::GOSSIP_ID;
 use assent_proto::{Address, GenesisHash, PublicKey, SecretKey};
 use assent_replica::{GOSSIP_BYTES_MAX, PeerMessage};
 use bytes::Bytes;
 use futures::StreamExt;
 use libp2p::core::upgrade::Version;
-use libp2p::gossipsub::{self, MessageAcceptance, MessageAuthenticity, PublishError, TopicHash};
+use libp2p::gossipsub::{self, MessageAcceptance, MessageAuthenticity, MessageId, PublishError, TopicHash};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, ListenError, NetworkBehaviour, SwarmEvent};
@@ -41,6 +44,7 @@ pub use crate::peers::{
 };
 use crate::rate::Reading;
 use crate::runner::{Inbox, NoRoom};
+use crate::signed::{Author, FRAME_BYTES, Signed, Topic};
 use crate::wire::Wires;
 
 /// Commands that wait for the swarm.
@@ -64,8 +68,11 @@ const MUTE_MAX: Duration = Duration::from_secs(5);
 /// Nobody dials who is connected. A peer that dials though we have been connected to it for longer than both may have
 /// dialled each other at once has lost that connection without our hearing of it.
 const DIALLED_TWICE_MAX: Duration = Duration::from_secs(10);
-/// What gossip adds to a message: author, signature, topic.
+/// What gossip adds to a message with its frame: the topic, lengths.
 const GOSSIP_FRAME_BYTES: usize = 1024;
+/// Bytes of message ids that are offered or asked for at one time, and how many of them: half a second's, several times.
+const OFFER_BYTES_MAX: usize = 64 << 10;
+const OFFER_MAX: usize = 1500;
 /// Gossiped messages that wait for a peer that does not read.
 const GOSSIP_WAITING_MAX: usize = 1024;
 
@@ -197,13 +204,18 @@ pub struct Network {
     outlets: Outlets,
     limits: Limits,
     wires: Wires,
+    genesis: GenesisHash,
+    author: Author,
     peers: BTreeMap<PeerId, Peer>,
     by_address: BTreeMap<Address, PeerId>,
+    by_key: BTreeMap<PublicKey, PeerId>,
     conduct: Conduct,
     topics: Topics,
     links: Vec<Link>,
     /// Since when there is a connection.
     since: BTreeMap<PeerId, Instant>,
+    /// Whether a connection is missed, and the others were asked to pass on what is said.
+    asks_relay: bool,
     outbox: Outbox,
     /// What all gossip weighed on the wire since the peers were weighed.
     gossip_weight: u64,
@@ -212,6 +224,22 @@ pub struct Network {
 struct Topics {
     transactions: TopicHash,
     consensus: TopicHash,
+    /// Nothing is said on it: who listens asks to be passed on what others say.
+    relay: gossipsub::IdentTopic,
+}
+
+impl Topics {
+    fn hash(&self, topic: Topic) -> TopicHash {
+        match topic {
+            Topic::Transactions => self.transactions.clone(),
+            Topic::Consensus => self.consensus.clone(),
+        }
+    }
+
+    /// No others are listened to.
+    fn of(&self, hash: &TopicHash) -> Topic {
+        if *hash == self.transactions { Topic::Transactions } else { Topic::Consensus }
+    }
 }
 
 /// An address to be dialled whenever there is no connection to who is behind it.
@@ -263,12 +291,16 @@ impl Network {
             outlets,
             limits: settings.limits,
             wires,
+            genesis: settings.genesis,
+            author: Author::new(settings.key.clone(), settings.genesis),
             peers: BTreeMap::new(),
             by_address: BTreeMap::new(),
+            by_key: BTreeMap::new(),
             conduct: Conduct::default(),
             topics,
             links: settings.peers.into_iter().map(link).collect(),
             since: BTreeMap::new(),
+            asks_relay: false,
             outbox: Outbox::default(),
             gossip_weight: 0,
         };
@@ -317,12 +349,13 @@ impl Network {
         for id in gone {
             self.dismiss(&id);
         }
-        for (id, address) in come {
-            let peer = Peer::new(address, self.outlets.inbox.share(), self.wires.admit(id), &self.limits);
+        for (id, node) in come {
+            let peer = Peer::new(node, self.outlets.inbox.share(), self.wires.admit(id), &self.limits);
             self.peers.insert(id, peer);
-            self.by_address.insert(address, id);
+            self.by_address.insert(node.address, id);
+            self.by_key.insert(node.network_key, id);
             self.swarm.behaviour_mut().allowed.allow_peer(id);
-            tracing::debug!(peer = %id, validator = %address, "admitted");
+            tracing::debug!(peer = %id, validator = %node.address, "admitted");
         }
         self.outlets.metrics.admitted.set(self.peers.len() as u64);
     }
@@ -333,6 +366,7 @@ impl Network {
         self.conduct.forget(id);
         let Some(peer) = self.peers.remove(id) else { return };
         self.by_address.remove(&peer.address);
+        self.by_key.remove(&peer.network_key);
         if peer.up {
             self.outlets.inbox.down(peer.address);
         }
@@ -357,10 +391,7 @@ impl Network {
         if is_question(message) {
             self.peers.values_mut().for_each(Peer::asked);
         }
-        let topic = match message {
-            PeerMessage::Transactions(_) => &self.topics.transactions,
-            _ => &self.topics.consensus,
-        };
+        let topic = topic(message);
         let bytes = message.encode();
         if bytes.len() > GOSSIP_BYTES_MAX {
             tracing::error!(bytes = bytes.len(), "a message to all is larger than gossip carries; not sent");
@@ -368,7 +399,8 @@ impl Network {
         }
         self.outlets.metrics.bytes_out.inc_by(bytes.len() as u64);
         self.gossip_weight += gossip_weight(bytes.len());
-        match self.swarm.behaviour_mut().gossip.publish(topic.clone(), bytes) {
+        let signed = self.author.sign(topic, &bytes);
+        match self.swarm.behaviour_mut().gossip.publish(self.topics.hash(topic), signed) {
             Ok(_) | Err(PublishError::Duplicate | PublishError::NoPeersSubscribedToTopic) => {}
             Err(error) => {
                 self.outlets.metrics.dropped.inc();
@@ -466,8 +498,24 @@ impl Network {
         }
         self.outlets.metrics.bans.set(self.conduct.banned() as u64);
         self.weigh(now);
+        self.ask_relay();
         self.close_mute(now);
         self.dial(now);
+    }
+
+    /// Asks to be passed on what the others say, as long as there is one from whom it does not come by itself.
+    fn ask_relay(&mut self) {
+        let misses = self.peers.values().any(|p| !p.up);
+        if misses != self.asks_relay {
+            self.asks_relay = misses;
+            let gossip = &mut self.swarm.behaviour_mut().gossip;
+            if misses {
+                // The topic is one of those that it may listen to.
+                let _ = gossip.subscribe(&self.topics.relay);
+            } else {
+                gossip.unsubscribe(&self.topics.relay);
+            }
+        }
     }
 
     fn weigh(&mut self, now: Instant) {
@@ -557,6 +605,7 @@ impl Network {
         let cause = cause.unwrap_or_else(|| "closed".into());
         tracing::info!(peer = %id, validator = self.name(&id), cause, "disconnected");
         self.since.remove(&id);
+        self.swarm.behaviour_mut().gossip.remove_explicit_peer(&id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.outgoing = Default::default();
         if std::mem::take(&mut peer.up) {
@@ -610,7 +659,7 @@ impl Network {
     fn heard(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
-                let acceptance = self.gossiped(message);
+                let acceptance = self.gossiped(propagation_source, message);
                 let gossip = &mut self.swarm.behaviour_mut().gossip;
                 gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
             }
@@ -618,6 +667,16 @@ impl Network {
                 if topic == self.topics.consensus =>
             {
                 self.ready(peer_id);
+            }
+            BehaviourEvent::Gossip(gossipsub::Event::Subscribed { peer_id, topic })
+                if topic == self.topics.relay.hash() =>
+            {
+                self.swarm.behaviour_mut().gossip.add_explicit_peer(&peer_id);
+            }
+            BehaviourEvent::Gossip(gossipsub::Event::Unsubscribed { peer_id, topic })
+                if topic == self.topics.relay.hash() =>
+            {
+                self.swarm.behaviour_mut().gossip.remove_explicit_peer(&peer_id);
             }
             BehaviourEvent::Gossip(gossipsub::Event::SlowPeer { peer_id, .. }) => {
                 tracing::warn!(peer = %peer_id, validator = self.name(&peer_id), "a peer does not keep up");
@@ -643,21 +702,32 @@ impl Network {
     }
 
     /// A message to all is its author's, and each author has a rate. An author who is not admitted here may be
-    /// so where the registry is newer or older: that is nobody's fault.
-    fn gossiped(&mut self, message: gossipsub::Message) -> MessageAcceptance {
-        let (bytes, now) = (Bytes::from(message.data), Instant::now());
-        self.outlets.metrics.bytes_in.inc_by(bytes.len() as u64);
-        self.gossip_weight += gossip_weight(bytes.len());
-        let author = message.source.and_then(|id| Some((id, self.peers.get_mut(&id)?)));
+    /// so where the registry is newer or older: that is nobody's fault. A signature that does not hold is the fault
+    /// of who passed the message on: an honest node looks at it before.
+    fn gossiped(&mut self, from: PeerId, message: gossipsub::Message) -> MessageAcceptance {
+        let now = Instant::now();
+        self.outlets.metrics.bytes_in.inc_by(message.data.len() as u64);
+        self.gossip_weight += gossip_weight(message.data.len());
+        let topic = self.topics.of(&message.topic);
+        let Some(signed) = Signed::read(message.data.into()) else {
+            self.offended(from, Offence::Garbage, "passed on bytes that are no message to all");
+            return MessageAcceptance::Reject;
+        };
+        let author = self.by_key.get(&signed.author()).copied();
+        let author = author.and_then(|id| Some((id, self.peers.get_mut(&id)?)));
         let Some((id, author)) = author else { return MessageAcceptance::Ignore };
+        if !signed.holds(&self.genesis, topic) {
+            self.offended(from, Offence::Garbage, "passed on a message that its author did not sign");
+            return MessageAcceptance::Reject;
+        }
+        let bytes = signed.message();
         let reading = author.gossiped(bytes.len(), now);
         if !self.within(id, reading, Offence::GossipFlood) {
             return MessageAcceptance::Ignore;
         }
         let decoded = if bytes.len() > GOSSIP_BYTES_MAX { None } else { PeerMessage::decode(&bytes).ok() };
-        let transactions = message.topic == self.topics.transactions;
         match decoded {
-            Some(m) if matches!(m, PeerMessage::Transactions(_)) == transactions => {
+            Some(m) if self::topic(&m) == topic => {
                 if is_question(&m) && !self.may_ask(id, now) {
                     return MessageAcceptance::Ignore;
                 }
@@ -734,6 +804,13 @@ impl Network {
     }
 }
 
+fn topic(message: &PeerMessage) -> Topic {
+    match message {
+        PeerMessage::Transactions(_) => Topic::Transactions,
+        _ => Topic::Consensus,
+    }
+}
+
 /// Whether a message asks for an answer, which costs more than the question.
 fn is_question(message: &PeerMessage) -> bool {
     use PeerMessage as M;
@@ -767,7 +844,7 @@ impl Link {
 fn swarm(settings: &Settings<'_>, wires: Wires) -> Result<(Swarm<Behaviour>, Topics), NetworkError> {
     let stack = |e: &dyn std::fmt::Display| NetworkError::Stack(e.to_string());
     let keypair = identity::Keypair::ed25519_from_bytes(settings.key.to_bytes()).map_err(|e| stack(&e))?;
-    let (gossip, topics) = gossip(&keypair, &settings.genesis).map_err(|e| stack(&e))?;
+    let (gossip, topics) = gossip(&settings.genesis).map_err(|e| stack(&e))?;
     let behaviour = Behaviour {
         allowed: allow_list::Behaviour::default(),
         limits: limits::Behaviour::new(connection_limits()),
@@ -797,30 +874,49 @@ fn connection_limits() -> ConnectionLimits {
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
 }
 
-fn gossip(keypair: &identity::Keypair, genesis: &GenesisHash) -> Result<(Gossip, Topics), String> {
+/// Without authors and signatures of its own, since messages bring theirs; and without a mesh, in which each message
+/// would come from every side though all are connected with all.
+fn gossip(genesis: &GenesisHash) -> Result<(Gossip, Topics), String> {
     let chain = hex::encode(genesis.tag().0);
     let config = gossipsub::ConfigBuilder::default()
         .protocol_id_prefix(format!("/assent/{chain}/gossip"))
-        .validation_mode(gossipsub::ValidationMode::Strict)
+        .validation_mode(gossipsub::ValidationMode::Anonymous)
+        .message_id_fn(message_id)
         .validate_messages()
-        .max_transmit_size(GOSSIP_BYTES_MAX + GOSSIP_FRAME_BYTES)
+        .max_transmit_size(GOSSIP_BYTES_MAX + FRAME_BYTES + GOSSIP_FRAME_BYTES)
         .duplicate_cache_time(Duration::from_secs(120))
         .heartbeat_interval(Duration::from_millis(500))
         .flood_publish(true)
+        .mesh_outbound_min(0)
+        .mesh_n_low(0)
+        .mesh_n(0)
+        .mesh_n_high(1)
+        .history_gossip(2)
+        .max_control_message_size(OFFER_BYTES_MAX)
+        .max_control_messages_sent(OFFER_MAX)
         .connection_handler_queue_len(GOSSIP_WAITING_MAX)
         .build()
         .map_err(|e| e.to_string())?;
     let topic = |name: &str| gossipsub::IdentTopic::new(format!("assent/{chain}/{name}"));
-    let (transactions, consensus) = (topic("transactions"), topic("consensus"));
-    let topics = Topics { transactions: transactions.hash(), consensus: consensus.hash() };
-    let known = HashSet::from([topics.transactions.clone(), topics.consensus.clone()]);
+    let (transactions, consensus, relay) = (topic("transactions"), topic("consensus"), topic("relay"));
+    let topics = Topics { transactions: transactions.hash(), consensus: consensus.hash(), relay };
+    let known = [&topics.transactions, &topics.consensus, &topics.relay.hash()].map(Clone::clone).into();
     let filter = gossipsub::WhitelistSubscriptionFilter(known);
-    let author = MessageAuthenticity::Signed(keypair.clone());
-    let mut gossip = Gossip::new_with_subscription_filter(author, config, filter)?;
+    let mut gossip = Gossip::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)?;
     for topic in [transactions, consensus] {
         gossip.subscribe(&topic).map_err(|e| e.to_string())?;
     }
     Ok((gossip, topics))
+}
+
+/// Of a message's hash: nobody finds two messages of one id, and offers stay short.
+const ID_BYTES: usize = 20;
+
+/// By what gossip knows a message: by all of it, so that nobody can keep it from the others by a false one that looks the same; and its topic,
+/// or by the same on another topic.
+pub fn message_id(message: &gossipsub::Message) -> MessageId {
+    let hash = GOSSIP_ID.hasher().sized(message.topic.as_str().as_bytes()).bytes(&message.data).end();
+    MessageId::new(&hash.as_bytes()[..ID_BYTES])
 }
 
 #[cfg(test)]

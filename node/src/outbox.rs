@@ -9,7 +9,7 @@ use assent_replica::{GOSSIP_BYTES_MAX, TRANSACTIONS_MAX};
 use bytes::Bytes;
 
 /// The shortest time between two messages, unless one is full.
-const EVERY: Duration = Duration::from_millis(20);
+const EVERY: Duration = Duration::from_millis(40);
 /// Bytes of envelopes in one message, with room for its framing.
 const BYTES_MAX: usize = GOSSIP_BYTES_MAX - 1024;
 /// What the length before each envelope takes.

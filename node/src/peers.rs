@@ -122,6 +122,8 @@ impl Default for Limits {
 /// One admitted peer.
 pub(crate) struct Peer {
     pub(crate) address: Address,
+    /// With it it signs what it says to all.
+    pub(crate) network_key: PublicKey,
     /// Its room in the loop's inbox.
     pub(crate) share: Share,
     /// Whether it listens to consensus.
@@ -175,11 +177,12 @@ impl Outgoing {
 }
 
 impl Peer {
-    pub(crate) fn new(address: Address, share: Share, wire: Arc<Wire>, limits: &Limits) -> Peer {
+    pub(crate) fn new(node: Admitted, share: Share, wire: Arc<Wire>, limits: &Limits) -> Peer {
         let now = Instant::now();
         let meter = |rate| Meter::new(rate, now);
         Peer {
-            address,
+            address: node.address,
+            network_key: node.network_key,
             share,
             up: false,
             outgoing: Outgoing::default(),
@@ -259,7 +262,7 @@ pub(crate) fn gossip_weight(bytes: usize) -> u64 {
 
 /// What changes when another list of nodes is admitted.
 pub(crate) struct Changes {
-    pub(crate) come: BTreeMap<PeerId, Address>,
+    pub(crate) come: BTreeMap<PeerId, Admitted>,
     pub(crate) gone: Vec<PeerId>,
 }
 
@@ -267,17 +270,17 @@ pub(crate) struct Changes {
 /// and comes. A key that libp2p cannot use is left out: nobody can show it.
 pub(crate) fn changes(peers: &BTreeMap<PeerId, Peer>, nodes: &[Admitted], own: &PeerId) -> Changes {
     let named = |n: &Admitted| match peer_id(&n.network_key) {
-        Ok(peer) => (peer != *own).then_some((peer, n.address)),
+        Ok(peer) => (peer != *own).then_some((peer, *n)),
         Err(error) => {
             tracing::error!(%error, "a node of the registry cannot be admitted");
             None
         }
     };
-    let mut come: BTreeMap<PeerId, Address> = nodes.iter().filter_map(named).collect();
+    let mut come: BTreeMap<PeerId, Admitted> = nodes.iter().filter_map(named).collect();
     let mut gone = Vec::new();
     for (id, peer) in peers {
         match come.get(id) {
-            Some(address) if *address == peer.address => {
+            Some(node) if node.address == peer.address => {
                 come.remove(id);
             }
             _ => gone.push(*id),
@@ -297,7 +300,7 @@ mod tests {
         let wire = Wire::new(limits.wire_bytes, limits.streams);
         let (inbox, _) = runner::inbox();
         let (genesis, ..) = testing::four();
-        (Peer::new(genesis.nodes()[0].address(), inbox.share(), wire.clone(), limits), wire)
+        (Peer::new(Admitted::founding(&genesis)[0], inbox.share(), wire.clone(), limits), wire)
     }
 
     /// The worst reading that comes of doing something so often.
@@ -354,9 +357,9 @@ mod tests {
         let first = changes(&BTreeMap::new(), &all[..3], &own);
         assert_eq!((first.come.len(), first.gone.len()), (2, 0), "this node is not its own peer");
         let mut peers = BTreeMap::new();
-        for (id, address) in first.come {
+        for (id, node) in first.come {
             let (mut peer, _) = peer(&limits);
-            peer.address = address;
+            peer.address = node.address;
             peers.insert(id, peer);
         }
         let none = changes(&peers, &all[..3], &own);
@@ -364,7 +367,7 @@ mod tests {
         let next = changes(&peers, &[all[0], all[2], all[3]], &own);
         assert_eq!(
             next.come.into_iter().collect::<Vec<_>>(),
-            [(peer_id(&all[3].network_key).unwrap(), all[3].address)]
+            [(peer_id(&all[3].network_key).unwrap(), all[3])]
         );
         assert_eq!(next.gone, [peer_id(&all[1].network_key).unwrap()]);
         let rekeyed = Admitted { address: all[3].address, network_key: all[2].network_key };

@@ -17,7 +17,7 @@ use assent_replica::{ConsensusMessage, PeerMessage, SignedVote};
 use futures::{FutureExt, StreamExt};
 
 use crate::assentd::{Assentd, PATIENCE};
-use crate::spy::{dial, keypair, spy};
+use crate::spy::{dial, spy};
 use crate::support::*;
 
 fn vote(devnet: &Devnet, height: Height, block: Option<u8>) -> SignedVote {
@@ -49,13 +49,12 @@ async fn a_contradiction_comes_onto_the_chain() {
     }
     assert_eq!(nodes[1].submit(good(&devnet, 1)).await.0, 0, "three of four decide");
 
-    let (mut liar, topic) = spy(keypair(&devnet.nodes[3].network), &devnet.genesis);
+    let (mut liar, mut voice) = spy(&devnet.nodes[3].network, &devnet.genesis);
     assert!(!dial(&mut liar, &nodes[0], true).await.shut_out);
     let height = Height(nodes[0].height().await + 1);
     for block in [Some(1), None] {
         let message = ConsensusMessage::Vote(vote(&devnet, height, block));
-        let bytes = PeerMessage::Consensus(message).encode().to_vec();
-        liar.behaviour_mut().gossip.publish(topic.clone(), bytes).unwrap();
+        assert!(voice.say(&mut liar, &PeerMessage::Consensus(message).encode()));
     }
 
     // Another node than the one that the liar spoke to shows it, with a proof that the genesis file checks.

@@ -13,14 +13,13 @@ use assent_proto::{BlockId, Hash, Height};
 use assent_replica::{PART_BYTES_MAX, Part, PeerMessage};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use libp2p::gossipsub::IdentTopic;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{PeerId, Swarm, gossipsub, request_response};
 use tokio::task::JoinHandle;
 
 use crate::assentd::{Assentd, PATIENCE};
 use crate::registry::{decide, keys};
-use crate::spy::{Spy, SpyEvent, dial, keypair, spy};
+use crate::spy::{Spy, SpyEvent, Voice, dial, spy};
 use crate::support::*;
 
 /// Generous: a quiet node needs about 30 MB.
@@ -34,7 +33,7 @@ type Flood = fn(&mut Flooder);
 
 struct Flooder {
     swarm: Swarm<Spy>,
-    topic: IdentTopic,
+    voice: Voice,
     /// The node, once it listens to gossip.
     node: Option<PeerId>,
     dialling: bool,
@@ -67,8 +66,7 @@ impl Flooder {
     }
 
     fn gossip(&mut self, message: &PeerMessage) {
-        let bytes = message.encode().to_vec();
-        self.sent += u64::from(self.swarm.behaviour_mut().gossip.publish(self.topic.clone(), bytes).is_ok());
+        self.sent += u64::from(self.voice.say(&mut self.swarm, &message.encode()));
     }
 
     fn send(&mut self, frame: Vec<u8>) {
@@ -118,8 +116,8 @@ async fn flooded(kind: &str, arguments: &[&str], forgiven: usize, flood: Flood) 
     let observer = keys(3);
     decide(&node, &devnet, &[&observer], &[]).await;
     let (count, stop, task) = committing(&node, &devnet);
-    let (swarm, topic) = spy(keypair(&observer.network), &devnet.genesis);
-    let mut flooder = Flooder { swarm, topic, node: None, dialling: false, outstanding: 0, sent: 0 };
+    let (swarm, voice) = spy(&observer.network, &devnet.genesis);
+    let mut flooder = Flooder { swarm, voice, node: None, dialling: false, outstanding: 0, sent: 0 };
 
     let begun = Instant::now();
     let mut committed = Vec::new();
@@ -159,7 +157,7 @@ async fn flooded(kind: &str, arguments: &[&str], forgiven: usize, flood: Flood) 
     // It is kept out, and the node goes on.
     let at_ban = count.load(Ordering::Relaxed);
     assert!(at_ban > committed[0], "transactions were committed while it flooded");
-    let (mut swarm, _) = spy(keypair(&observer.network), &devnet.genesis);
+    let (mut swarm, _) = spy(&observer.network, &devnet.genesis);
     if node.count(&["a ban is over"]) == 0 {
         let got = dial(&mut swarm, &node, true).await;
         assert!(got.shut_out || node.count(&["a ban is over"]) > 0, "banned");

@@ -15,12 +15,14 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use assent_genesis::devnet::Devnet;
 use assent_genesis::testing;
 use assent_node::api::ledger_client::LedgerClient;
 use assent_node::api::{SubmitRequest, Wait};
+use assent_node::signed::{Author, Topic};
+use assent_proto::SecretKey;
 use assentd::{Assentd, PATIENCE};
 use futures::StreamExt;
-use libp2p::identity::Keypair;
 use libp2p::swarm::SwarmEvent;
 use nix::sys::signal::Signal;
 use spy::{Got, dial, keypair, spy};
@@ -35,10 +37,10 @@ async fn a_stranger_is_refused_and_logged() {
     let mut client = LedgerClient::connect(node.rpc.clone()).await.unwrap();
     let submit = SubmitRequest { envelope: good(&devnet, 1), wait: Wait::Final.into() };
     client.submit(submit).await.unwrap();
-    for _ in 0..3 {
-        let key = Keypair::generate_ed25519();
-        let name = key.public().to_peer_id().to_string();
-        let (mut stranger, _) = spy(key, &devnet.genesis);
+    for n in 0..3 {
+        let key = SecretKey::from_bytes(&[200 + n; 32]);
+        let name = keypair(&key).public().to_peer_id().to_string();
+        let (mut stranger, _) = spy(&key, &devnet.genesis);
         let got = dial(&mut stranger, &node, false).await;
         assert_eq!(got, Got { shut_out: true, ..Got::default() });
         let line = node.logged(&name);
@@ -51,18 +53,38 @@ async fn a_stranger_is_refused_and_logged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_validator_is_let_in_and_kept_out_once_it_sends_garbage() {
     let devnet = testing::devnet(4, 4);
-    let home = home(&devnet, 0);
+    kept_out_for(&devnet, |author| author.sign(Topic::Consensus, b"no message of consensus")).await;
+}
+
+/// What another validator is said to have said and did not sign is the fault of who passed it on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validator_is_kept_out_once_it_says_something_in_anothers_name() {
+    let devnet = testing::devnet(4, 4);
+    let framed = devnet.nodes[2].network.clone();
+    kept_out_for(&devnet, |author| {
+        let mut bytes = author.sign(Topic::Consensus, b"whatever");
+        bytes[..32].copy_from_slice(framed.public().as_bytes());
+        bytes
+    })
+    .await;
+}
+
+async fn kept_out_for(devnet: &Devnet, said: impl FnOnce(&mut Author) -> Vec<u8>) {
+    let home = home(devnet, 0);
     let mut node = Assentd::start(home.path(), &devnet.genesis);
-    let (mut validator, topic) = spy(keypair(&devnet.nodes[1].network), &devnet.genesis);
+    let key = &devnet.nodes[1].network;
+    let (mut validator, voice) = spy(key, &devnet.genesis);
     let got = dial(&mut validator, &node, true).await;
     let log = fs::read_to_string(&node.log).unwrap();
     assert_eq!((got.subscriptions, got.shut_out), (1, false), "{log}");
 
-    validator.behaviour_mut().gossip.publish(topic, b"no message of consensus".to_vec()).unwrap();
+    let bytes = said(&mut Author::new(key.clone(), devnet.genesis.hash()));
+    assert!(voice.pass_on(&mut validator, bytes));
     let closed =
         async { while !matches!(validator.select_next_some().await, SwarmEvent::ConnectionClosed { .. }) {} };
     tokio::time::timeout(PATIENCE, closed).await.expect("it is disconnected");
-    node.logged("broke the protocol");
+    let line = node.logged("broke the protocol");
+    assert!(line.contains(&keypair(key).public().to_peer_id().to_string()), "{line}");
     let again = dial(&mut validator, &node, true).await;
     assert!(again.shut_out, "and kept out for a while");
     assert_eq!(node.height().await, 0, "the node goes on");
@@ -79,6 +101,28 @@ fn a_node_does_not_dial_from_where_it_listens() {
     let node = Assentd::start_with(home.path(), &devnet.genesis, &["--peer", &address]);
     let (_, from) = peer.accept().unwrap();
     assert!(!node.listen.to_string().ends_with(&format!("/tcp/{}", from.port())), "{from} {}", node.listen);
+}
+
+/// What two of three say that are all needed, and are not connected to each other, the third passes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_connected_to_another_decides_with_it_through_a_third() {
+    let devnet = testing::devnet(4, 4);
+    let homes: Vec<_> = (0..4).map(|i| home(&devnet, i)).collect();
+    let start = |i: usize, peers: &[&Assentd]| {
+        let peers: Vec<_> = peers.iter().map(|p| p.listen.to_string()).collect();
+        let arguments: Vec<_> = peers.iter().flat_map(|p| ["--peer", p]).collect();
+        Assentd::start_with(homes[i].path(), &devnet.genesis, &arguments)
+    };
+    let third = start(0, &[]);
+    let fourth = start(1, &[&third]);
+    let two = [start(2, &[&third, &fourth]), start(3, &[&third, &fourth])];
+    assert_eq!(two[0].submit(good(&devnet, 1)).await.0, 0);
+    assert_eq!(two[1].submit(good(&devnet, 2)).await.0, 0);
+    drop(fourth);
+    for code in 3..=10 {
+        assert_eq!(two[code as usize % 2].submit(good(&devnet, code)).await.0, 0, "transaction {code}");
+    }
+    assert_eq!((two[0].status().await.connected, two[1].status().await.connected), (1, 1));
 }
 
 /// One of four alone decides nothing, and says so in its status, its metrics and its log.

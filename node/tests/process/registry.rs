@@ -10,7 +10,7 @@ use futures::StreamExt;
 use libp2p::swarm::SwarmEvent;
 
 use crate::assentd::{Assentd, PATIENCE};
-use crate::spy::{Got, dial, keypair, spy};
+use crate::spy::{Got, dial, spy};
 use crate::support::*;
 
 /// A node's two keys.
@@ -63,7 +63,7 @@ async fn a_node_is_admitted_and_removed_by_decision_without_restart() {
     let mut node = Assentd::start(home.path(), &devnet.genesis);
     let observer = keys(1);
     let refused = Got { shut_out: true, ..Got::default() };
-    let (mut peer, _) = spy(keypair(&observer.network), &devnet.genesis);
+    let (mut peer, _) = spy(&observer.network, &devnet.genesis);
     assert_eq!(dial(&mut peer, &node, false).await, refused, "a stranger");
 
     decide(&node, &devnet, &[&observer], &[]).await;
@@ -89,7 +89,7 @@ async fn who_was_admitted_is_admitted_after_a_restart() {
     decide(&node, &devnet, &[&observer], &[]).await;
     drop(node);
     let node = Assentd::start(home.path(), &devnet.genesis);
-    let (mut peer, _) = spy(keypair(&observer.network), &devnet.genesis);
+    let (mut peer, _) = spy(&observer.network, &devnet.genesis);
     let got = dial(&mut peer, &node, true).await;
     assert_eq!((got.subscriptions, got.shut_out), (1, false));
 }

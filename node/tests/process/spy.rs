@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use assent_genesis::Genesis;
-use assent_node::network::direct_protocol;
-use assent_proto::Height;
+use assent_node::network::{direct_protocol, message_id};
+use assent_node::signed::{Author, Topic};
+use assent_proto::{Height, SecretKey};
 use assent_replica::PeerMessage;
 use futures::StreamExt;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
@@ -61,17 +62,42 @@ impl request_response::Codec for Raw {
     }
 }
 
+/// What a peer says to all, in its own name.
+pub struct Voice {
+    topic: gossipsub::IdentTopic,
+    author: Author,
+}
+
+impl Voice {
+    /// Says it of consensus, signed; gives whether it was sent.
+    pub fn say(&mut self, swarm: &mut Swarm<Spy>, message: &[u8]) -> bool {
+        let bytes = self.author.sign(Topic::Consensus, message);
+        self.pass_on(swarm, bytes)
+    }
+
+    /// Sends what somebody is said to have said.
+    pub fn pass_on(&self, swarm: &mut Swarm<Spy>, bytes: Vec<u8>) -> bool {
+        swarm.behaviour_mut().gossip.publish(self.topic.clone(), bytes).is_ok()
+    }
+}
+
 /// A peer that speaks all of assentd's protocols under a key of its own.
-pub fn spy(key: Keypair, genesis: &Genesis) -> (Swarm<Spy>, gossipsub::IdentTopic) {
+pub fn spy(key: &SecretKey, genesis: &Genesis) -> (Swarm<Spy>, Voice) {
+    let author = Author::new(key.clone(), genesis.hash());
+    let key = keypair(key);
     let chain = hex::encode(genesis.hash().tag().0);
     let topic = gossipsub::IdentTopic::new(format!("assent/{chain}/consensus"));
     let config = gossipsub::ConfigBuilder::default()
         .protocol_id_prefix(format!("/assent/{chain}/gossip"))
+        .validation_mode(gossipsub::ValidationMode::Anonymous)
+        .message_id_fn(message_id)
+        // Offers nothing again of what it has sent.
+        .history_length(1)
+        .history_gossip(0)
         .max_transmit_size(1 << 20)
         .build()
         .unwrap();
-    let author = gossipsub::MessageAuthenticity::Signed(key.clone());
-    let mut gossip = gossipsub::Behaviour::new(author, config).unwrap();
+    let mut gossip = gossipsub::Behaviour::new(gossipsub::MessageAuthenticity::Anonymous, config).unwrap();
     gossip.subscribe(&topic).unwrap();
     let protocol = libp2p::StreamProtocol::try_from_owned(direct_protocol(&genesis.hash())).unwrap();
     let direct = request_response::Behaviour::new(
@@ -86,7 +112,7 @@ pub fn spy(key: Keypair, genesis: &Genesis) -> (Swarm<Spy>, gossipsub::IdentTopi
         .unwrap()
         .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(60)))
         .build();
-    (swarm, topic)
+    (swarm, Voice { topic, author })
 }
 
 /// What a peer got from the node until it was shut out, or `None` for one that was let in.
@@ -137,6 +163,6 @@ pub async fn dial(swarm: &mut Swarm<Spy>, node: &Assentd, stop_at_subscription: 
     got
 }
 
-pub fn keypair(key: &assent_proto::SecretKey) -> Keypair {
+pub fn keypair(key: &SecretKey) -> Keypair {
     Keypair::ed25519_from_bytes(key.to_bytes()).unwrap()
 }
