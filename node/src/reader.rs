@@ -188,13 +188,17 @@ impl Reader {
         let mut events = Vec::new();
         let from = trail_key(trail, 0);
         let rows = self.db.iterator_cf(self.table(TRAILS), IteratorMode::From(&from, Direction::Forward));
-        for row in rows.take(usize::try_from(length).unwrap_or(usize::MAX)) {
-            let (key, place) = row?;
+        for row in rows {
+            let (key, places) = row?;
+            let missing = usize::try_from(length).unwrap_or(usize::MAX).saturating_sub(events.len());
             // A row is skipped over only where an older block is missing.
-            if key[..] != trail_key(trail, events.len() as u64) {
+            if missing == 0 || key[..] != trail_key(trail, events.len() as u64) {
                 break;
             }
-            events.push(self.event(&place)?);
+            let places = Places::read(&places).ok_or(ReadError::Lacks("an event's place"))?;
+            for index in places.indexes.into_iter().take(missing) {
+                events.push(self.event(&place_key(places.height, index))?);
+            }
         }
         match self.gaps()?.last() {
             // The index of a trail is complete once every block is.

@@ -4,7 +4,7 @@
 //! appended to before every signature, and what is in it is the consensus crate's to say. Reading for the
 //! public interface is [`crate::reader`]'s, over the same handle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +16,7 @@ use assent_proto::block::{CertifiedHeader, CommitCertificate};
 use assent_proto::evidence::ValidatorLink;
 use assent_proto::field::Message;
 use assent_proto::merkle::Mountains;
-use assent_proto::{Action, BlockId, Event, GenesisHash, Hash, Height, Leaf, Receipt};
+use assent_proto::{Action, BlockId, Event, GenesisHash, Hash, Height, Leaf, ObjectRef, Receipt};
 use assent_replica::{Commit, Gap, Past, Storage, StorageFault, Tip};
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, DBRecoveryMode, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};
@@ -68,7 +68,7 @@ pub enum OpenError {
     },
     /// It was written by another version.
     #[error(
-        "E-LAYOUT: the database has layout {0}, this assentd reads layout 2. Nothing is converted: move it aside with `assentd repair --home DIR --genesis FILE`, and the node fetches the chain from the others (it keeps its keys and signs nothing below what it signed)"
+        "E-LAYOUT: the database has layout {0}, this assentd reads layout 3. Nothing is converted: move it aside with `assentd repair --home DIR --genesis FILE`, and the node fetches the chain from the others (it keeps its keys and signs nothing below what it signed)"
     )]
     OtherLayout(String),
     /// It is damaged.
@@ -248,12 +248,16 @@ impl Store {
     }
 
     fn add_events(&self, batch: &mut WriteBatch, height: Height, events: &[Event]) {
+        let mut trails: BTreeMap<ObjectRef, (u64, Places)> = BTreeMap::new();
         for (index, event) in (0u32..).zip(events) {
-            let place = place_key(height, index);
-            batch.put_cf(self.table(EVENTS), place, event.encode());
+            batch.put_cf(self.table(EVENTS), place_key(height, index), event.encode());
             for link in &event.links {
-                batch.put_cf(self.table(TRAILS), trail_key(&link.trail, link.index), place);
+                let first = || (link.index, Places { height, indexes: Vec::new() });
+                trails.entry(link.trail).or_insert_with(first).1.indexes.push(index);
             }
+        }
+        for (trail, (first, places)) in &trails {
+            batch.put_cf(self.table(TRAILS), trail_key(trail, *first), places.write());
         }
     }
 }

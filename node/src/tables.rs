@@ -21,7 +21,8 @@ pub(crate) const RECEIPTS: &str = "receipts";
 pub(crate) const EVENTS: &str = "events";
 /// Object to its leaf in the state.
 pub(crate) const LEAVES: &str = "leaves";
-/// Object and index in its trail to height and index of the event.
+/// Object and index in its trail of the first event of a block, to that block's height and the indexes in it of all its
+/// events that joined the trail.
 pub(crate) const TRAILS: &str = "trails";
 /// Id of what was used, height and transaction index to the body that used it.
 pub(crate) const USES: &str = "uses";
@@ -65,16 +66,19 @@ pub(crate) const KEY_UNFINISHED: &[u8] = b"unfinished";
 /// In [`META`]: heights of which something is missing, as pairs of the lowest and the highest.
 pub(crate) const KEY_GAPS: &[u8] = b"gaps";
 /// The layout that this build reads and writes.
-pub(crate) const LAYOUT: &[u8] = b"2";
+pub(crate) const LAYOUT: &[u8] = b"3";
 
 /// What one table holds in memory before it is written out, bytes. All together are bounded by the store.
 const WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// In which steps a table's buffer grows, bytes: small, since most of the tables hold little.
 const WRITE_BUFFER_STEP_BYTES: usize = 128 << 10;
+/// As many as RocksDB has unless told otherwise.
+const LEVELS: usize = 7;
 /// Blocks, indexes and filters of all tables that were read, bytes.
 const READ_CACHE_BYTES: usize = 32 << 20;
 
-/// Each column family with its options: blocks and events are compressed, hashes cannot be. One cache for all: by
+/// Each column family with its options: blocks and events are compressed once they have come to rest, hashes cannot be.
+/// One cache for all: by
 /// default each table has one of its own, and keeps the indexes of its files in memory beside it, without a bound.
 pub(crate) fn descriptors() -> Vec<ColumnFamilyDescriptor> {
     let mut tables = BlockBasedOptions::default();
@@ -86,6 +90,11 @@ pub(crate) fn descriptors() -> Vec<ColumnFamilyDescriptor> {
         let compressed = matches!(*name, BLOCKS | EVENTS | LEAVES | OTHER_LEAVES);
         let compression = if compressed { DBCompressionType::Lz4 } else { DBCompressionType::None };
         options.set_compression_type(compression);
+        // What is in the first level is soon written anew.
+        options.set_num_levels(LEVELS as i32);
+        options.set_compression_per_level(
+            &[&[DBCompressionType::None], &[compression; LEVELS - 1][..]].concat(),
+        );
         options.set_write_buffer_size(WRITE_BUFFER_BYTES);
         options.set_arena_block_size(WRITE_BUFFER_STEP_BYTES);
         options.set_block_based_table_factory(&tables);
@@ -132,6 +141,27 @@ pub(crate) fn read_place(bytes: &[u8]) -> Option<(Height, u32)> {
     let (height, index) = bytes.split_at_checked(8)?;
     let height = u64::from_be_bytes(height.try_into().ok()?);
     Some((Height(height), u32::from_be_bytes(index.try_into().ok()?)))
+}
+
+/// Some events of a block, by their indexes.
+pub(crate) struct Places {
+    pub(crate) height: Height,
+    pub(crate) indexes: Vec<u32>,
+}
+
+impl Places {
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let indexes = self.indexes.iter().flat_map(|i| i.to_be_bytes());
+        height_key(self.height).into_iter().chain(indexes).collect()
+    }
+
+    /// Reads what [`Places::write`] wrote.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Places> {
+        let (height, indexes) = bytes.split_at_checked(8)?;
+        let (indexes, rest) = indexes.as_chunks::<4>();
+        let indexes = indexes.iter().map(|i| u32::from_be_bytes(*i)).collect();
+        rest.is_empty().then_some(Places { height: read_height(height)?, indexes })
+    }
 }
 
 /// A place in a trail.

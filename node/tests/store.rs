@@ -470,7 +470,7 @@ fn a_database_of_an_earlier_layout_is_refused_with_what_to_do() {
     let error = Store::open(home.path(), &genesis, Metrics::new().0).err().unwrap();
     let words = error.to_string();
     assert!(words.starts_with("E-LAYOUT") && words.contains("assentd repair"), "{words}");
-    assert!(words.contains("layout 1") && words.contains("layout 2"), "{words}");
+    assert!(words.contains("layout 1") && words.contains("layout 3"), "{words}");
 }
 
 /// A value that RocksDB hands out whole and that is not what was committed is not handed on.
