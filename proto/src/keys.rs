@@ -4,8 +4,9 @@
 use std::fmt;
 
 use bytes::Bytes;
-use curve25519_dalek::edwards::CompressedEdwardsY;
+use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use curve25519_dalek::montgomery::MontgomeryPoint;
+use curve25519_dalek::scalar::Scalar;
 use curve25519_dalek::traits::IsIdentity;
 use ed25519_dalek::Signer;
 use ed25519_zebra::{VerificationKey, VerificationKeyBytes, batch};
@@ -54,13 +55,13 @@ impl PublicKey {
     /// inside signature validity.
     pub fn check(&self) -> Result<(), BadKey> {
         let point = CompressedEdwardsY(self.0.0).decompress().ok_or(BadKey::NotCanonical)?;
-        if point.compress().0 != self.0.0 {
+        if !is_canonical(&self.0.0) {
             return Err(BadKey::NotCanonical);
         }
         if point.is_small_order() {
             return Err(BadKey::SmallOrder);
         }
-        if !point.is_torsion_free() {
+        if !is_torsion_free(&point) {
             return Err(BadKey::Torsion);
         }
         Ok(())
@@ -71,6 +72,31 @@ impl PublicKey {
         VerificationKey::try_from(self.0.0)
             .is_ok_and(|k| k.verify(&ed25519_zebra::Signature::from(signature.0), message).is_ok())
     }
+}
+
+/// 2^255 - 19, little-endian.
+const P: [u8; 32] = {
+    let mut p = [0xff; 32];
+    (p[0], p[31]) = (0xed, 0x7f);
+    p
+};
+
+/// Whether bytes that are those of a point are what the point would be written as: y below p, and no sign on the two
+/// points whose x is 0. Without the inversion that writing the point takes.
+fn is_canonical(bytes: &[u8; 32]) -> bool {
+    let mut y = *bytes;
+    y[31] &= 0x7f;
+    let signed = bytes[31] != y[31];
+    let (mut one, mut minus_one) = ([0; 32], P);
+    one[0] = 1;
+    minus_one[0] -= 1;
+    y.iter().rev().lt(P.iter().rev()) && !(signed && (y == one || y == minus_one))
+}
+
+/// Whether l, the order of the group, times the point is nothing: l - 1 times it is then its opposite. In variable time,
+/// since keys are public.
+fn is_torsion_free(point: &EdwardsPoint) -> bool {
+    EdwardsPoint::vartime_double_scalar_mul_basepoint(&-Scalar::ONE, point, &Scalar::ZERO) == -point
 }
 
 impl fmt::Display for PublicKey {
@@ -159,10 +185,7 @@ pub fn encryption_public(secret: &[u8; 32]) -> Hash {
 /// Whether packages may be encrypted to an X25519 key: canonical, and not of small order, since what is
 /// agreed on with such a key is known to everyone.
 pub fn check_encryption_key(key: &Hash) -> Result<(), BadKey> {
-    // 2^255 - 19, little-endian.
-    let mut p = [0xff; 32];
-    (p[0], p[31]) = (0xed, 0x7f);
-    if !key.0.iter().rev().lt(p.iter().rev()) {
+    if !key.0.iter().rev().lt(P.iter().rev()) {
         return Err(BadKey::NotCanonical);
     }
     if MontgomeryPoint(key.0).mul_clamped([0; 32]).is_identity() {
@@ -247,6 +270,43 @@ mod tests {
         one.0[0] = 1;
         assert_eq!(check_encryption_key(&one), Err(BadKey::SmallOrder));
         assert_eq!(check_encryption_key(&Hash([0xff; 32])), Err(BadKey::NotCanonical));
+    }
+
+    /// What the curve's own library says of a key, slower.
+    fn said(key: &PublicKey) -> Result<(), BadKey> {
+        let point = CompressedEdwardsY(key.0.0).decompress().ok_or(BadKey::NotCanonical)?;
+        match () {
+            () if point.compress().0 != key.0.0 => Err(BadKey::NotCanonical),
+            () if point.is_small_order() => Err(BadKey::SmallOrder),
+            () if !point.is_torsion_free() => Err(BadKey::Torsion),
+            () => Ok(()),
+        }
+    }
+
+    #[test]
+    fn keys_are_judged_as_the_library_would() {
+        use curve25519_dalek::constants::EIGHT_TORSION;
+        let mut judged = Vec::new();
+        // Every encoding near 0, p and 2^255, with and without the sign.
+        for (start, n) in (0..=255).flat_map(|n| [([0; 32], n), ([0xff; 32], n), (P, n)]) {
+            for sign in [0, 0x80] {
+                let mut bytes: [u8; 32] = start;
+                (bytes[0], bytes[31]) = (n, bytes[31] & 0x7f | sign);
+                judged.push(PublicKey(Hash(bytes)));
+            }
+        }
+        for n in 0..64u8 {
+            let point =
+                CompressedEdwardsY(SecretKey::from_bytes(&[n; 32]).public().0.0).decompress().unwrap();
+            judged.extend(EIGHT_TORSION.map(|t| PublicKey(Hash((point + t).compress().0))));
+            judged.push(PublicKey(Hash([n; 32])));
+        }
+        judged.extend(EIGHT_TORSION.map(|t| PublicKey(Hash(t.compress().0))));
+        let all = [Ok(()), Err(BadKey::NotCanonical), Err(BadKey::SmallOrder), Err(BadKey::Torsion)];
+        assert!(all.iter().all(|v| judged.iter().any(|k| said(k) == *v)), "each verdict occurs");
+        for key in judged {
+            assert_eq!(key.check(), said(&key), "{}", key.0);
+        }
     }
 
     #[test]
