@@ -225,6 +225,11 @@ struct Check {
     genesis: PathBuf,
 }
 
+/// A state of millions of small leaves, of which each block drops some and makes others, leaves glibc's allocator with
+/// holes that it searches for ever longer.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {

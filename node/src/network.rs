@@ -9,8 +9,8 @@
 //! observers. Messages are bounded, decoded and attributed to their author here: what is said to all is signed
 //! (`signed.rs`), so a message is its author's, whoever passed it on. An author sends it to each peer that it is
 //! connected to; who misses a connection to somebody asks, by listening to the topic `relay`, to be passed on what
-//! all others say; and what was lost on the way is offered by its id twice a second. What is beyond a peer's rates is dropped or not read
-//! (`peers.rs`, `wire.rs`); what a peer's misbehaviour does to it is decided in `conduct.rs`.
+//! all others say; and what was lost on the way is offered by its id twice a second. What is beyond a peer's rates is
+//! dropped or not read (`peers.rs`, `wire.rs`); what a peer's misbehaviour does to it is decided in `conduct.rs`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -607,8 +607,7 @@ impl Network {
         self.since.remove(&id);
         self.swarm.behaviour_mut().gossip.remove_explicit_peer(&id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.outgoing = Default::default();
-        if std::mem::take(&mut peer.up) {
+        if peer.disconnected() {
             self.outlets.inbox.down(peer.address);
             self.count_peers();
         }
@@ -719,6 +718,10 @@ impl Network {
         if !signed.holds(&self.genesis, topic) {
             self.offended(from, Offence::Garbage, "passed on a message that its author did not sign");
             return MessageAcceptance::Reject;
+        }
+        if !author.is_fresh(signed.number()) {
+            // Old ones by the thousand shall not count as a flood of the author's.
+            return MessageAcceptance::Ignore;
         }
         let bytes = signed.message();
         let reading = author.gossiped(bytes.len(), now);
@@ -912,8 +915,8 @@ fn gossip(genesis: &GenesisHash) -> Result<(Gossip, Topics), String> {
 /// Of a message's hash: nobody finds two messages of one id, and offers stay short.
 const ID_BYTES: usize = 20;
 
-/// By what gossip knows a message: by all of it, so that nobody can keep it from the others by a false one that looks the same; and its topic,
-/// or by the same on another topic.
+/// By what gossip knows a message: by all of it and its topic, so that nobody can keep it from the others by a false one
+/// that looks the same, or by the same on another topic.
 pub fn message_id(message: &gossipsub::Message) -> MessageId {
     let hash = GOSSIP_ID.hasher().sized(message.topic.as_str().as_bytes()).bytes(&message.data).end();
     MessageId::new(&hash.as_bytes()[..ID_BYTES])

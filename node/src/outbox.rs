@@ -1,7 +1,7 @@
 //! Transactions of this node's clients on their way to the other nodes, gathered into few messages.
 //!
-//! Each message costs every node that hears it a signature to verify, and gossip brings it more than once. The first
-//! after a pause goes at once, so that waiting costs nobody anything while there is little to do. Time is an argument.
+//! Each message costs every node that hears it a signature to verify. The first after a pause goes at once, so that
+//! waiting costs nobody anything while there is little to do. Time is an argument.
 
 use std::time::{Duration, Instant};
 

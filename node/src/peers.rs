@@ -30,6 +30,10 @@ const EXPECTED_BYTES_MAX: u64 = 8 * ANSWER_BYTES_MAX;
 /// What a gossiped message weighs on the wire besides its own bytes: author, signature, ids, frames.
 const GOSSIP_OVERHEAD: u64 = 1024;
 
+/// What its author signed so long before the newest message of its own that we have heard is an old one that somebody
+/// repeats, ns. Less than gossip remembers what it has seen, and far more than a message is on its way.
+const REPEATED_NS: u64 = 60_000_000_000;
+
 /// A node that may connect: a validator or an observer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Admitted {
@@ -129,6 +133,8 @@ pub(crate) struct Peer {
     /// Whether it listens to consensus.
     pub(crate) up: bool,
     pub(crate) outgoing: Outgoing,
+    /// The newest number of what it said to all, since it is connected.
+    newest: u64,
     gossip_messages: Meter,
     gossip_bytes: Meter,
     requests: Meter,
@@ -186,6 +192,7 @@ impl Peer {
             share,
             up: false,
             outgoing: Outgoing::default(),
+            newest: 0,
             gossip_messages: meter(limits.gossip_messages),
             gossip_bytes: meter(limits.gossip_bytes),
             requests: meter(limits.requests),
@@ -202,6 +209,22 @@ impl Peer {
                 good_streams: 0,
             },
         }
+    }
+
+    /// Whether a message that it signed is no repetition. Its clock may have been set back before it connected.
+    pub(crate) fn is_fresh(&mut self, number: u64) -> bool {
+        let fresh = number.saturating_add(REPEATED_NS) >= self.newest;
+        if self.up {
+            self.newest = self.newest.max(number);
+        }
+        fresh
+    }
+
+    /// Its last connection is gone; says whether it listened to consensus.
+    pub(crate) fn disconnected(&mut self) -> bool {
+        self.outgoing = Outgoing::default();
+        self.newest = 0;
+        std::mem::take(&mut self.up)
     }
 
     /// It wrote a message to all.
@@ -320,6 +343,19 @@ mod tests {
             assert_eq!(worst(20, || peer.requested(at)), Reading::Within);
             assert_eq!(worst(100, || peer.sent(100, at)), Reading::Within);
         }
+    }
+
+    #[test]
+    fn what_was_signed_long_ago_is_a_repetition_until_its_author_connects_anew() {
+        let (mut peer, _) = peer(&Limits::default());
+        let second = 1_000_000_000;
+        assert!(peer.is_fresh(100 * second) && peer.is_fresh(1), "who is not connected is not measured");
+        peer.up = true;
+        assert!(peer.is_fresh(100 * second) && peer.is_fresh(50 * second));
+        assert!(!peer.is_fresh(39 * second));
+        assert!(peer.disconnected() && !peer.up);
+        peer.up = true;
+        assert!(peer.is_fresh(39 * second), "its clock was set back");
     }
 
     #[test]

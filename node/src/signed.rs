@@ -6,7 +6,8 @@
 //!
 //! Gossip brings each message from several sides and throws all but the first away, by the hash of all its bytes. So
 //! the signature is verified here, once, and not by gossip's own means, which verify it before they look whether
-//! the message is known. The number makes two messages of one content two.
+//! the message is known. The number is the author's time when it was signed, in ns, and rises: it makes two messages of
+//! one content two, and shows what is repeated from long ago.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -38,15 +39,15 @@ pub struct Author {
 }
 
 impl Author {
-    /// Counts on from the time of day, so that no number comes twice in the lives of a node.
+    /// Nothing was signed yet.
     pub fn new(key: SecretKey, genesis: GenesisHash) -> Author {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Author { key, genesis, number: u64::try_from(since.as_nanos()).unwrap_or_default() }
+        Author { key, genesis, number: 0 }
     }
 
     /// The message with its frame.
     pub fn sign(&mut self, topic: Topic, message: &[u8]) -> Vec<u8> {
-        self.number = self.number.wrapping_add(1);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.number = u64::try_from(since.as_nanos()).unwrap_or_default().max(self.number + 1);
         let number = self.number.to_le_bytes();
         let signature = self.key.sign(&signed(&self.genesis, topic, &number, message).0);
         let mut bytes = BytesMut::with_capacity(FRAME_BYTES + message.len());
@@ -70,6 +71,11 @@ impl Signed {
     /// Who wrote it, if the signature holds.
     pub fn author(&self) -> PublicKey {
         PublicKey(Hash(self.part(0)))
+    }
+
+    /// The author's time when it was signed, ns.
+    pub fn number(&self) -> u64 {
+        u64::from_le_bytes(self.part(KEY))
     }
 
     /// Whether the author signed it, for this chain and topic.
@@ -103,8 +109,9 @@ mod tests {
     fn a_signature_holds_for_its_author_chain_topic_number_and_message_alone() {
         let mut author = Author::new(SecretKey::from_bytes(&[7; 32]), GENESIS);
         let bytes = author.sign(Topic::Consensus, b"a vote");
-        assert_ne!(bytes, author.sign(Topic::Consensus, b"a vote"), "said twice, it is two messages");
         let read = |bytes: &[u8]| Signed::read(Bytes::copy_from_slice(bytes)).unwrap();
+        let again = author.sign(Topic::Consensus, b"a vote");
+        assert!(read(&again).number() > read(&bytes).number(), "said twice, it is two messages");
         let whole = read(&bytes);
         assert_eq!((whole.author(), &whole.message()[..]), (author.key.public(), &b"a vote"[..]));
         assert!(whole.holds(&GENESIS, Topic::Consensus));

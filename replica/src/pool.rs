@@ -8,14 +8,17 @@ use assent_proto::mutation::{Mutation, planted};
 use assent_proto::state::Object;
 use assent_proto::{Author, BodyId, EnvelopeId, InstitutionId, Invalid, ObjectRef, TimeMs, VerifiedTx};
 
-/// The most transactions that wait.
-pub const POOL_TRANSACTIONS_MAX: usize = 131_072;
+/// The most transactions that wait: some seconds' worth. Who comes beyond that is told to come again, which is better
+/// for everyone than to wait longer than a client does.
+pub const POOL_TRANSACTIONS_MAX: usize = 32_768;
 /// The most bytes of transactions that wait.
 pub const POOL_BYTES_MAX: usize = 128 << 20;
 
 /// What one institution may hold at most: an equal share, but an eighth of the whole where there are many, for
 /// not all come at once.
 const SHARES_MAX: usize = 8;
+/// This part of all room is for what protects: a revocation finds some when everything else is told to come again.
+const PROTECTING_PART: usize = 8;
 /// What a transaction counts against a share of a block besides its bytes: its signatures and its execution cost
 /// about as much.
 const COST_BYTES: usize = 512;
@@ -84,6 +87,12 @@ impl Load {
     fn takes(&self, bytes: usize, most: &Load) -> bool {
         self.count < most.count && self.bytes + bytes <= most.bytes
     }
+    fn for_the_rest(&self) -> Load {
+        Load {
+            count: self.count - self.count / PROTECTING_PART,
+            bytes: self.bytes - self.bytes / PROTECTING_PART,
+        }
+    }
 }
 
 impl Pool {
@@ -131,15 +140,18 @@ impl Pool {
     pub(crate) fn admit(&mut self, tx: VerifiedTx, institution: InstitutionId) -> Result<(), Invalid> {
         debug_assert!(!self.holds(&tx.body_id()), "asked before");
         let bytes = tx.bytes().len();
+        let protects = tx.body().action.protects();
+        let [most, share] =
+            [self.most, self.share].map(|all| if protects { all } else { all.for_the_rest() });
         let held = self.held.entry(institution).or_default();
-        if !self.total.takes(bytes, &self.most) || !held.load.takes(bytes, &self.share) {
+        if !self.total.takes(bytes, &most) || !held.load.takes(bytes, &share) {
             return Err(Invalid::Busy);
         }
         held.load.add(bytes);
         self.total.add(bytes);
         let at = self.arrivals;
         self.arrivals += 1;
-        if tx.body().action.protects() {
+        if protects {
             held.protecting.insert(at)
         } else {
             held.rest.insert(at)
@@ -297,10 +309,21 @@ mod tests {
         assert_eq!(pool.admit(tx(4, 9, false), a), Ok(()));
         let bytes = tx(1, 9, false).bytes().len();
         assert_eq!((pool.len(), pool.bytes()), (3, 3 * bytes));
-        let mut narrow = Pool::bounded(100, 2 * bytes + 1, 1);
+        let mut narrow = Pool::bounded(100, 3 * bytes, 1);
         assert_eq!(narrow.admit(tx(1, 9, false), a), Ok(()));
         assert_eq!(narrow.admit(tx(2, 9, false), a), Ok(()));
         assert_eq!(narrow.admit(tx(3, 9, false), a), Err(Invalid::Busy), "bytes are bounded too");
+    }
+
+    #[test]
+    fn what_protects_finds_room_when_the_rest_does_not() {
+        let mut pool = Pool::bounded(32, 1 << 20, 2);
+        let admitted = |pool: &mut Pool, protects| {
+            let all = (0..99).map(|n| tx(if protects { 100 + n } else { n }, 9, protects));
+            all.filter(|t| pool.admit(t.clone(), institution(1)).is_ok()).count()
+        };
+        assert_eq!(admitted(&mut pool, false), 14, "an eighth of the share is kept");
+        assert_eq!(admitted(&mut pool, true), 2);
     }
 
     #[test]
