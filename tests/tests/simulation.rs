@@ -146,6 +146,12 @@ fn a_seed_in_which_three_of_four_were_no_quorum_passes() {
     run_seed(5298).unwrap_or_else(|why| panic!("seed 5298: {why}"));
 }
 
+/// 22821: the bureau moved to reinstate an institution after its own validator had been voted out; mended in the workload.
+#[test]
+fn a_seed_in_which_the_mover_had_lost_its_say_passes() {
+    run_seed(22821).unwrap_or_else(|why| panic!("seed 22821: {why}"));
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..4 {

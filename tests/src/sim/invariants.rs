@@ -492,6 +492,13 @@ impl Watch {
                 format!("{id:?} was not applied: {came:?}")
             });
         }
+        for (proposal, id, why) in &w.if_moved {
+            let moved = at(proposal, self).is_some_and(|(_, code)| code == 0);
+            let (came, due) = (at(id, self), why.map_or(0, |denial| denial.number()));
+            self.must(!moved || came.is_some_and(|(_, code)| code == due), || {
+                format!("{id:?} should be {why:?} after {proposal:?}: {came:?}")
+            });
+        }
         for (id, why) in &w.denied_as {
             let came = at(id, self);
             let so = came.is_some_and(|(_, code)| code == why.number());

@@ -455,8 +455,10 @@ impl Workload {
         let after = self.asks(g, &clinic, ask.clone(), &suspended, at_ms);
         let reinstated = self.decided(&motion(Standing::Active), &council, by, &[after], at_ms);
         let again = self.asks(g, &clinic, ask, &reinstated, at_ms);
-        self.applied.extend([first, again]);
-        self.denied_as.push((after, Denial::InstitutionSuspended));
+        self.applied.push(first);
+        // The bureau's validator may be voted out meanwhile, and the bureau with it.
+        self.if_moved.push((suspended[0], after, Some(Denial::InstitutionSuspended)));
+        self.if_moved.push((reinstated[0], again, None));
     }
 }
 

@@ -133,6 +133,9 @@ pub struct Workload {
     pub applied: Vec<BodyId>,
     /// Denied, and so.
     pub denied_as: Vec<(BodyId, Denial)>,
+    /// Proposals, which only who has a say may make, and what then has to come of what was asked after all had approved:
+    /// a denial, or none.
+    pub if_moved: Vec<(BodyId, BodyId, Option<Denial>)>,
     /// At most one of the two is applied.
     pub rivals: Vec<(BodyId, BodyId)>,
     /// Either both are applied or neither.
