@@ -94,6 +94,15 @@ impl Assentd {
         self.status().await.height
     }
 
+    /// Waits until it has the block of this height: what is final at one node may still be on its way to another.
+    pub async fn reaches(&self, height: u64) {
+        let begun = Instant::now();
+        while self.height().await < height {
+            assert!(begun.elapsed() < PATIENCE, "it is still below height {height}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Makes a transaction final and gives the code of its receipt and its height.
     pub async fn submit(&self, envelope: Bytes) -> (u32, u64) {
         let mut client = LedgerClient::connect(self.rpc.clone()).await.unwrap();

@@ -47,10 +47,14 @@ async fn a_contradiction_comes_onto_the_chain() {
         let arguments: Vec<_> = peers.iter().map(String::as_str).collect();
         nodes.push(Assentd::start_with(home.path(), &devnet.genesis, &arguments));
     }
-    assert_eq!(nodes[1].submit(good(&devnet, 1)).await.0, 0, "three of four decide");
+    let (code, decided) = nodes[1].submit(good(&devnet, 1)).await;
+    assert_eq!(code, 0, "three of four decide");
 
     let (mut liar, mut voice) = spy(&devnet.nodes[3].network, &devnet.genesis);
     assert!(!dial(&mut liar, &nodes[0], true).await.shut_out);
+    for node in &nodes {
+        node.reaches(decided).await;
+    }
     let height = Height(nodes[0].height().await + 1);
     for block in [Some(1), None] {
         let message = ConsensusMessage::Vote(vote(&devnet, height, block));
