@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use assent_ledger::State;
 use assent_proto::{BodyId, CertifiedHeader, Height, Invalid, Receipt, TimeMs, VerifiedTx};
-use assent_replica::Commit;
+use assent_replica::{Commit, Full};
 use tokio::sync::{oneshot, watch};
 
 /// The most bodies whose fate is followed; those beyond are unknown until they are final.
@@ -31,6 +31,7 @@ pub type Outcome = Result<Receipt, Invalid>;
 #[derive(Default)]
 pub struct Feed {
     view: watch::Sender<Option<Arc<View>>>,
+    full: Mutex<Arc<Full>>,
     bodies: Mutex<Bodies>,
 }
 
@@ -55,6 +56,16 @@ impl Feed {
     /// Tells of each newer state.
     pub fn watch(&self) -> watch::Receiver<Option<Arc<View>>> {
         self.view.subscribe()
+    }
+
+    /// For whom the pool has no room.
+    pub fn full(&self) -> Arc<Full> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The pool has room again, or none any more.
+    pub fn fills(&self, full: Full) {
+        *self.full.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(full);
     }
 
     /// Whether a body waits in the pool, as far as this node knows.

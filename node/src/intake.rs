@@ -2,15 +2,17 @@
 //!
 //! Each envelope that gossip brings is verified once; a bounded memory of envelope ids knows the rest. One
 //! that a client submits is verified even so, unless it is known to be bad: the answer must be the pool's. A
-//! full queue answers [`Invalid::Busy`], and drops what gossip brought, which will come again in a proposal.
+//! full queue answers [`Invalid::Busy`], and drops what gossip brought, which will come again in a proposal. So does
+//! a full pool, before any signature is looked at: under more load than there is room for, no time goes into what is
+//! refused.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use assent_proto::envelope::{ENVELOPE_BYTES_MAX, verify};
-use assent_proto::{Address, BodyId, Envelope, EnvelopeId, GenesisHash, Invalid, VerifiedTx};
+use assent_proto::envelope::{ENVELOPE_BYTES_MAX, Unverified, verify_decoded};
+use assent_proto::{Address, Body, BodyId, Envelope, EnvelopeId, GenesisHash, Invalid, VerifiedTx};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -165,20 +167,32 @@ struct Worker {
 impl Worker {
     async fn process(&self, batch: Vec<Job>) {
         let bytes: Vec<Bytes> = batch.iter().map(|j| j.bytes.clone()).collect();
-        self.metrics.verified.inc_by(bytes.len() as u64);
-        let genesis = self.genesis;
-        let Ok(verdicts) = tokio::task::spawn_blocking(move || verify(&genesis, &bytes)).await else {
+        let (genesis, full, view) = (self.genesis, self.feed.full(), self.feed.view());
+        let verify = move || {
+            verify_unless(&genesis, &bytes, |body| {
+                view.as_ref().is_some_and(|v| full.refuses(&v.state, body))
+            })
+        };
+        let Ok(verdicts) = tokio::task::spawn_blocking(verify).await else {
             return;
         };
+        let refused = verdicts.iter().filter(|v| matches!(v, Err(Invalid::Busy))).count();
+        self.metrics.verified.inc_by((verdicts.len() - refused) as u64);
         let (mut submitted, mut gossiped) = (Vec::new(), Vec::new());
         for (job, verdict) in batch.into_iter().zip(verdicts) {
-            self.remember(job.id, verdict.as_ref().err().copied());
+            let reason = verdict.as_ref().err().copied();
+            if reason != Some(Invalid::Busy) {
+                self.remember(job.id, reason);
+            }
             match (job.origin, verdict) {
                 (Origin::Submitted(client), Ok(tx)) => submitted.push((tx, client)),
                 (Origin::Gossiped { .. }, Ok(tx)) => gossiped.push(tx),
                 (Origin::Submitted(client), Err(reason)) => {
                     // The client may have gone.
                     let _ = client.tell.send(Err(reason));
+                }
+                (Origin::Gossiped { .. }, Err(Invalid::Busy)) => {
+                    self.metrics.dropped.inc();
                 }
                 (Origin::Gossiped { author, .. }, Err(reason)) => self.punish(author, reason),
             }
@@ -221,6 +235,19 @@ impl Worker {
     }
 }
 
+/// Verifies all whose bodies are not refused for want of room.
+fn verify_unless(
+    genesis: &GenesisHash,
+    envelopes: &[Bytes],
+    is_refused: impl Fn(&Body) -> bool,
+) -> Vec<Result<VerifiedTx, Invalid>> {
+    let decode = |bytes| match Unverified::decode(genesis, bytes)? {
+        tx if is_refused(tx.body()) => Err(Invalid::Busy),
+        tx => Ok(tx),
+    };
+    verify_decoded(envelopes.iter().map(decode).collect())
+}
+
 /// Envelopes that were verified, with what was wrong with them. The older half is forgotten at once.
 #[derive(Default)]
 struct Seen {
@@ -244,7 +271,43 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use assent_proto::Hash;
+    use assent_proto::field::Message;
+    use assent_proto::transaction::{AttestErasure, Revoke};
+    use assent_proto::{Action, Author, GrantId, Hash, InstitutionId, SecretKey, TimeMs};
+
+    #[test]
+    fn what_finds_no_room_is_refused_before_its_signature_is_looked_at() {
+        let genesis = GenesisHash(Hash([1; 32]));
+        let signed = |protects: bool| {
+            let grant = GrantId(Hash([2; 32]));
+            let action = match protects {
+                true => Action::Revoke(Revoke { grant }),
+                false => Action::AttestErasure(AttestErasure { grant, report: Hash::ZERO, hold: None }),
+            };
+            let author = Author::Institution(InstitutionId(Hash([3; 32])));
+            let body = Body { chain: genesis.tag(), expires_at: TimeMs(9), author, action };
+            Envelope::sign(&genesis, &body, &[&SecretKey::from_bytes(&[4; 32])])
+        };
+        let forged = |envelope: Envelope| {
+            let mut entry = envelope.signatures[0].clone();
+            entry.signature.0[40] ^= 1;
+            Envelope { signatures: vec![entry].try_into().unwrap(), ..envelope }.encode()
+        };
+        let envelopes = [
+            signed(false).encode(),
+            forged(signed(false)),
+            signed(true).encode(),
+            forged(signed(true)),
+            Bytes::from_static(b"no envelope"),
+        ];
+        let verdicts = |is_refused: fn(&Body) -> bool| {
+            let verdicts = verify_unless(&genesis, &envelopes, is_refused);
+            verdicts.into_iter().map(|v| v.err()).collect::<Vec<_>>()
+        };
+        let [bad, busy, none] = [Invalid::BadSignature, Invalid::Busy, Invalid::Malformed].map(Some);
+        assert_eq!(verdicts(|_| false), [None, bad, None, bad, none]);
+        assert_eq!(verdicts(|body| !body.action.protects()), [busy, busy, None, bad, none]);
+    }
 
     #[test]
     fn the_memory_is_bounded_and_keeps_the_newest() {

@@ -304,6 +304,7 @@ impl Runner {
         self.outlets.feed.accepted(txs.iter());
         let now = self.clock.now();
         let outputs = self.replica.step(now, Input::Transactions { txs, gossip })?;
+        self.outlets.feed.fills(self.replica.full());
         let refused: HashMap<EnvelopeId, Invalid> = outputs.iter().filter_map(refusal).collect();
         self.tell(outputs)?;
         for (envelope, reply) in envelopes.iter().zip(replies) {
@@ -407,6 +408,7 @@ impl Runner {
             "block is final"
         );
         self.admit(&state);
+        self.outlets.feed.fills(self.replica.full());
         self.outlets.feed.committed(commit, state);
     }
 }

@@ -1,6 +1,6 @@
-//! The way of a transaction's bytes: `Envelope::decode`, then [`verify`], which gives a [`VerifiedTx`].
+//! The way of a transaction's bytes: [`Unverified::decode`], then [`verify_decoded`], which gives a [`VerifiedTx`].
 //!
-//! Only [`verify`] makes a [`VerifiedTx`], so whatever holds one need not look at signatures again. Whether
+//! Nothing else makes a [`VerifiedTx`], so whatever holds one need not look at signatures again. Whether
 //! the keys are the author's registered ones is the ledger's to say: it knows the state.
 
 use bytes::Bytes;
@@ -131,60 +131,84 @@ impl VerifiedTx {
     }
 }
 
+/// A transaction whose bytes are canonical and whose signatures nobody has looked at: for who wants to know what it
+/// says before spending time on them.
+pub struct Unverified {
+    tx: VerifiedTx,
+    claims: Vec<Claim>,
+}
+
+impl Unverified {
+    /// Decodes an envelope.
+    pub fn decode(genesis: &GenesisHash, bytes: &Bytes) -> Result<Unverified, Invalid> {
+        if bytes.len() > ENVELOPE_BYTES_MAX {
+            return Err(Invalid::TooLarge);
+        }
+        let envelope = <Envelope as Message>::decode(bytes)?;
+        if envelope.signatures.is_empty() {
+            return Err(Invalid::MissingSignature);
+        }
+        let body = Body::decode(&envelope.body)?;
+        if body.chain != genesis.tag() {
+            return Err(Invalid::WrongChain);
+        }
+        let mut claims: Vec<_> = envelope
+            .signatures
+            .iter()
+            .map(|s| Claim {
+                key: s.key,
+                message: signing_message(genesis, s.algorithm, &s.key, &envelope.body),
+                signature: s.signature,
+            })
+            .collect();
+        claims.append(&mut body.action.claims(genesis)?);
+        let tx = VerifiedTx {
+            bytes: bytes.clone(),
+            envelope_id: Envelope::id(bytes),
+            body_id: body_id(genesis, &envelope.body),
+            new_key_is_sound: false,
+            body,
+            signers: envelope.signatures.iter().map(|s| s.key).collect(),
+        };
+        Ok(Unverified { tx, claims })
+    }
+
+    /// What it asks for; whether its author does, nobody knows yet.
+    pub fn body(&self) -> &Body {
+        &self.tx.body
+    }
+}
+
 /// Decodes envelopes and verifies their signatures together. The verdicts come in the order of the input
 /// and do not depend on the neighbours.
 pub fn verify(genesis: &GenesisHash, envelopes: &[Bytes]) -> Vec<Result<VerifiedTx, Invalid>> {
-    let mut claims = Vec::with_capacity(envelopes.len());
-    let decoded: Vec<_> = envelopes
-        .iter()
-        .map(|bytes| {
-            let (tx, mut c) = decode(genesis, bytes)?;
+    verify_decoded(envelopes.iter().map(|bytes| Unverified::decode(genesis, bytes)).collect())
+}
+
+/// As [`verify`], of envelopes that were decoded, or refused, before.
+pub fn verify_decoded(decoded: Vec<Result<Unverified, Invalid>>) -> Vec<Result<VerifiedTx, Invalid>> {
+    let mut claims = Vec::with_capacity(decoded.len());
+    let decoded: Vec<_> = decoded
+        .into_iter()
+        .map(|d| {
+            let mut d = d?;
             let from = claims.len();
-            claims.append(&mut c);
-            Ok((tx, from..claims.len()))
+            claims.append(&mut d.claims);
+            Ok((d.tx, from..claims.len()))
         })
         .collect();
     let verdicts = verify_batch(&claims);
     decoded
         .into_iter()
         .map(|d: Result<_, Invalid>| {
-            let (tx, range) = d?;
-            if verdicts[range].iter().all(|v| *v) { Ok(tx) } else { Err(Invalid::BadSignature) }
+            let (mut tx, range) = d?;
+            if !verdicts[range].iter().all(|v| *v) {
+                return Err(Invalid::BadSignature);
+            }
+            tx.new_key_is_sound = tx.body.action.new_key().is_none_or(|key| key.check().is_ok());
+            Ok(tx)
         })
         .collect()
-}
-
-fn decode(genesis: &GenesisHash, bytes: &Bytes) -> Result<(VerifiedTx, Vec<Claim>), Invalid> {
-    if bytes.len() > ENVELOPE_BYTES_MAX {
-        return Err(Invalid::TooLarge);
-    }
-    let envelope = <Envelope as Message>::decode(bytes)?;
-    if envelope.signatures.is_empty() {
-        return Err(Invalid::MissingSignature);
-    }
-    let body = Body::decode(&envelope.body)?;
-    if body.chain != genesis.tag() {
-        return Err(Invalid::WrongChain);
-    }
-    let mut claims: Vec<_> = envelope
-        .signatures
-        .iter()
-        .map(|s| Claim {
-            key: s.key,
-            message: signing_message(genesis, s.algorithm, &s.key, &envelope.body),
-            signature: s.signature,
-        })
-        .collect();
-    claims.append(&mut body.action.claims(genesis)?);
-    let tx = VerifiedTx {
-        bytes: bytes.clone(),
-        envelope_id: Envelope::id(bytes),
-        body_id: body_id(genesis, &envelope.body),
-        new_key_is_sound: body.action.new_key().is_none_or(|key| key.check().is_ok()),
-        body,
-        signers: envelope.signatures.iter().map(|s| s.key).collect(),
-    };
-    Ok((tx, claims))
 }
 
 #[cfg(test)]

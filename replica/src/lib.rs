@@ -27,7 +27,7 @@ pub use message::{
     BlockEvents, CATCH_UP_BLOCKS_MAX, CATCH_UP_BYTES_MAX, CHUNKS_MAX, Chunk, GOSSIP_BYTES_MAX,
     MESSAGE_BYTES_MAX, Offer, Outcome, PART_BYTES_MAX, Part, PeerMessage, TRANSACTIONS_MAX,
 };
-pub use pool::{POOL_BYTES_MAX, POOL_TRANSACTIONS_MAX};
+pub use pool::{Full, POOL_BYTES_MAX, POOL_TRANSACTIONS_MAX};
 pub use replica::{Fault, Input, Output, Replica, Rules, Status};
 pub use snapshot::SnapshotRule;
 pub use storage::{Commit, Gap, Past, Storage, StorageFault, Tip};

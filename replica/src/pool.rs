@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use assent_ledger::State;
+use assent_proto::envelope::ENVELOPE_BYTES_MAX;
 use assent_proto::mutation::{Mutation, planted};
 use assent_proto::state::Object;
-use assent_proto::{Author, BodyId, EnvelopeId, InstitutionId, Invalid, ObjectRef, TimeMs, VerifiedTx};
+use assent_proto::{Author, Body, BodyId, EnvelopeId, InstitutionId, Invalid, ObjectRef, TimeMs, VerifiedTx};
 
 /// The most transactions that wait: some seconds' worth. Who comes beyond that is told to come again, which is better
 /// for everyone than to wait longer than a client does.
@@ -52,6 +53,25 @@ impl Room {
     fn take(&mut self, tx: &VerifiedTx) {
         self.transactions -= 1;
         self.bytes -= tx.bytes().len();
+    }
+}
+
+/// Whose transactions the pool takes no more of for now, unless they protect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Full {
+    /// Everybody's.
+    everyone: bool,
+    /// Those that count to these institutions' shares.
+    institutions: BTreeSet<InstitutionId>,
+}
+
+impl Full {
+    /// Whether the pool would refuse it. Who asks before looking at signatures spends nothing on what is refused.
+    pub fn refuses(&self, state: &State, body: &Body) -> bool {
+        if body.action.protects() || !self.everyone && self.institutions.is_empty() {
+            return false;
+        }
+        self.everyone || answerable(state, &body.author).is_some_and(|i| self.institutions.contains(&i))
     }
 }
 
@@ -124,6 +144,13 @@ impl Pool {
     /// How many bytes they have.
     pub(crate) fn bytes(&self) -> usize {
         self.total.bytes
+    }
+
+    /// For whom there is no room for one more of the largest.
+    pub(crate) fn full(&self) -> Full {
+        let lacks = |load: &Load, most: &Load| !load.takes(ENVELOPE_BYTES_MAX, &most.for_the_rest());
+        let held = self.held.iter().filter(|(_, held)| lacks(&held.load, &self.share));
+        Full { everyone: lacks(&self.total, &self.most), institutions: held.map(|(id, _)| *id).collect() }
     }
 
     /// The transaction with these bytes.
@@ -324,6 +351,27 @@ mod tests {
         };
         assert_eq!(admitted(&mut pool, false), 14, "an eighth of the share is kept");
         assert_eq!(admitted(&mut pool, true), 2);
+    }
+
+    #[test]
+    fn who_is_told_of_a_full_share_is_told_what_the_pool_would_say() {
+        let empty = State::default();
+        let mut pool = Pool::bounded(32, 1 << 20, 2);
+        // The author of all is institution 2.
+        let refuses = |pool: &Pool, protects| pool.full().refuses(&empty, tx(99, 9, protects).body());
+        for n in 0..14 {
+            assert!(!refuses(&pool, false), "{n}");
+            pool.admit(tx(n, 9, false), institution(2)).unwrap();
+        }
+        assert!(refuses(&pool, false), "its share is full");
+        assert!(!refuses(&pool, true), "of the rest");
+        let mut others = Pool::bounded(32, 1 << 20, 2);
+        (0..14).for_each(|n| others.admit(tx(n, 9, false), institution(1)).unwrap());
+        assert!(!refuses(&others, false), "another's share is");
+        (14..28).for_each(|n| others.admit(tx(n, 9, false), institution(3)).unwrap());
+        assert!(refuses(&others, false), "all is full");
+        pool.remove(&tx(0, 9, false).body_id());
+        assert!(!refuses(&pool, false), "room again");
     }
 
     #[test]

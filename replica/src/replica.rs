@@ -21,7 +21,7 @@ use crate::execute::{Chain, Executed, Head, Reject};
 use crate::inquiry::Inquiry;
 use crate::message::{GOSSIP_BYTES_MAX, PeerMessage, TRANSACTIONS_MAX};
 use crate::parts::Bodies;
-use crate::pool::{Pool, answerable};
+use crate::pool::{Full, Pool, answerable};
 use crate::proposal::Seen;
 use crate::snapshot::Snapshots;
 use crate::storage::{Commit, Storage, StorageFault};
@@ -395,6 +395,11 @@ impl<S: Storage> Replica<S> {
     /// The round of the height in progress.
     pub(crate) fn round(&self) -> u32 {
         if self.consensus.is_running() { self.consensus.round() } else { 0 }
+    }
+
+    /// For whom the pool has no room.
+    pub fn full(&self) -> Full {
+        self.pool.full()
     }
 
     /// Whether a transaction waits in the pool.
