@@ -99,6 +99,10 @@ pub enum Output {
 /// After a block, what waits is gathered for so long before the next begins for its sake, ms: whatever is in a block,
 /// deciding on it costs every validator some milliseconds, and a share of them less the more there is.
 const GATHER_MS: u64 = 40;
+/// For each so many transactions of the block it is a millisecond more: who has much to decide decides it in fewer goes.
+const GATHER_PER_MS: u64 = 5;
+/// But no longer than this.
+const GATHER_MS_MAX: u64 = 200;
 /// So many transactions are enough not to wait for more.
 const GATHERED: usize = 1000;
 /// Contradictions that are remembered, so that each is told once.
@@ -544,7 +548,8 @@ impl<S: Storage> Replica<S> {
         self.storage.commit(&commit)?;
         self.storage.log_reset()?;
         let before = std::mem::replace(&mut self.head, head);
-        self.gathers_until = self.now.plus(GATHER_MS);
+        let gathers_ms = GATHER_MS + commit.txs.len() as u64 / GATHER_PER_MS;
+        self.gathers_until = self.now.plus(gathers_ms.min(GATHER_MS_MAX));
         self.snapshots.committed(self.now, &before.mountains, &commit, &self.head.state);
         self.leave_height();
         if commit.leaves.iter().any(|l| l.object == ObjectRef::NODES) {
