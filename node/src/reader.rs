@@ -100,7 +100,7 @@ impl Reader {
 
     /// A block's bytes with its certificate: just what was committed, or an error.
     pub fn block(&self, height: Height) -> Result<Option<(Bytes, CommitCertificate)>, ReadError> {
-        let Some(block) = self.get(BLOCKS, &height_key(height))? else { return Ok(None) };
+        let Some(block) = self.block_bytes(height)? else { return Ok(None) };
         let certificate = self.certificate(height)?;
         let damaged = ReadError::Damaged { height, what: "the block" };
         // The id names every byte of the header, and the header every transaction and the parent's certificate.
@@ -109,6 +109,16 @@ impl Reader {
             && whole.header.height == height
             && tx_root(&whole.transactions) == whole.header.tx_root;
         if holds { Ok(Some((block, certificate))) } else { Err(damaged) }
+    }
+
+    fn block_bytes(&self, height: Height) -> Result<Option<Bytes>, ReadError> {
+        match self.get(BLOCKS, &height_key(height))? {
+            Some(key) if key.len() == size_of::<ProposalKey>() => {
+                let block = self.get(PROPOSALS, &key)?;
+                block.map(Some).ok_or(ReadError::Lacks("a block that was decided"))
+            }
+            row => Ok(row),
+        }
     }
 
     /// Every change of the validators below a height, in order: what evidence for that height needs.
@@ -154,7 +164,7 @@ impl Reader {
 
     /// The signed bytes of a transaction.
     pub fn envelope(&self, height: Height, transaction: u32) -> Result<Bytes, ReadError> {
-        let block = self.get(BLOCKS, &height_key(height))?.ok_or(ReadError::Lacks("a block"))?;
+        let block = self.block_bytes(height)?.ok_or(ReadError::Lacks("a block"))?;
         let block = <wire::Block as prost::Message>::decode(block).map_err(|_| DecodeError::Malformed)?;
         let bytes = block.transactions.get(transaction as usize);
         // A copy, so that one envelope does not keep its whole block in memory.
@@ -171,16 +181,22 @@ impl Reader {
         for row in self.db.iterator_cf(self.table(EVENTS), IteratorMode::From(&from, Direction::Forward)) {
             let (key, value) = row?;
             match read_place(&key) {
-                Some((h, _)) if h == height => events.push(decode(value.into_vec().into())?),
+                Some((h, _)) if h == height => {
+                    for event in in_row(value.into_vec().into())? {
+                        events.push(decode(event)?);
+                    }
+                }
                 _ => break,
             }
         }
         Ok(events)
     }
 
-    fn event(&self, place: &[u8]) -> Result<Event, ReadError> {
-        let bytes = self.get(EVENTS, place)?.ok_or(ReadError::Lacks("an event"))?;
-        Ok(decode(bytes)?)
+    fn event(&self, height: Height, index: u32) -> Result<Event, ReadError> {
+        let (row, within) = event_row(height, index);
+        let row = self.get(EVENTS, &row)?.ok_or(ReadError::Lacks("an event"))?;
+        let event = in_row(row)?.into_iter().nth(within).ok_or(ReadError::Lacks("an event"))?;
+        Ok(decode(event)?)
     }
 
     /// The first `length` events of a trail.
@@ -197,7 +213,7 @@ impl Reader {
             }
             let places = Places::read(&places).ok_or(ReadError::Lacks("an event's place"))?;
             for index in places.indexes.into_iter().take(missing) {
-                events.push(self.event(&place_key(places.height, index))?);
+                events.push(self.event(places.height, index)?);
             }
         }
         match self.gaps()?.last() {
@@ -242,7 +258,7 @@ impl Reader {
             if index as usize >= leaves.len() {
                 return Err(ReadError::Lacks("an event"));
             }
-            let event = self.event(&place_key(receipt.height, index))?;
+            let event = self.event(receipt.height, index)?;
             let siblings = merkle::path(&leaves, index as usize);
             let claim = EventClaim {
                 path: MerklePath { index, count: leaves.len() as u32, siblings: siblings.try_into()? },
@@ -283,6 +299,10 @@ impl Reader {
     fn table(&self, name: &str) -> &ColumnFamily {
         self.db.cf_handle(name).expect("every table is opened with the database")
     }
+}
+
+fn in_row(row: Bytes) -> Result<Vec<Bytes>, ReadError> {
+    read_events(row).ok_or(ReadError::Lacks("a readable row of events"))
 }
 
 impl LeafCache {

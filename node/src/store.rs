@@ -4,7 +4,7 @@
 //! appended to before every signature, and what is in it is the consensus crate's to say. Reading for the
 //! public interface is [`crate::reader`]'s, over the same handle.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,7 +19,9 @@ use assent_proto::merkle::Mountains;
 use assent_proto::{Action, BlockId, Event, GenesisHash, Hash, Height, Leaf, ObjectRef, Receipt};
 use assent_replica::{Commit, Gap, Past, Storage, StorageFault, Tip};
 use bytes::Bytes;
-use rocksdb::{ColumnFamily, DB, DBRecoveryMode, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamily, DB, DBRecoveryMode, Direction, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions,
+};
 
 use crate::metrics::Metrics;
 use crate::reader::{Active, ReadError, Reader};
@@ -33,9 +35,9 @@ pub const VOTE_LOG: &str = "votes.log";
 /// The code in errors that say that what is stored is not what was written.
 pub(crate) const DAMAGED: &str = "E-DAMAGED";
 /// What all tables together hold in memory before some is written out, bytes.
-const WRITE_BUFFERS_BYTES: usize = 32 << 20;
+const WRITE_BUFFERS_BYTES: usize = 64 << 20;
 /// The database's write-ahead log, bytes.
-const WRITE_LOG_BYTES_MAX: u64 = 64 << 20;
+const WRITE_LOG_BYTES_MAX: u64 = 128 << 20;
 /// RocksDB's notes about itself, for each of its files, bytes.
 const OWN_LOG_BYTES_MAX: usize = 4 << 20;
 
@@ -68,7 +70,7 @@ pub enum OpenError {
     },
     /// It was written by another version.
     #[error(
-        "E-LAYOUT: the database has layout {0}, this assentd reads layout 3. Nothing is converted: move it aside with `assentd repair --home DIR --genesis FILE`, and the node fetches the chain from the others (it keeps its keys and signs nothing below what it signed)"
+        "E-LAYOUT: the database has layout {0}, this assentd reads layout 4. Nothing is converted: move it aside with `assentd repair --home DIR --genesis FILE`, and the node fetches the chain from the others (it keeps its keys and signs nothing below what it signed)"
     )]
     OtherLayout(String),
     /// It is damaged.
@@ -87,9 +89,9 @@ pub enum OpenError {
 pub struct Store {
     db: Arc<DB>,
     votes: File,
-    /// Keys of the proposals that are kept. Known here, so that dropping them leaves no range tombstones
+    /// The proposals of heights that are not decided. Known here, so that dropping them leaves no range tombstones
     /// behind, which every later read would have to pass.
-    proposals: BTreeSet<[u8; 44]>,
+    proposals: BTreeMap<ProposalKey, Bytes>,
     active: Active,
     metrics: Metrics,
 }
@@ -101,8 +103,7 @@ impl Store {
         let database = |error: rocksdb::Error| open_error(&path, error);
         let db = DB::open_cf_descriptors(&options(), &path, descriptors()).map_err(database)?;
         let (votes, active) = (open_votes(home)?, Active::default());
-        let mut store = Store { db: Arc::new(db), votes, proposals: BTreeSet::new(), active, metrics };
-        store.proposals = store.kept_proposals().map_err(database)?;
+        let mut store = Store { db: Arc::new(db), votes, proposals: BTreeMap::new(), active, metrics };
         match store.meta(KEY_GENESIS).map_err(database)? {
             None => store.found(genesis).map_err(database)?,
             Some(found) if found != genesis.as_bytes() => {
@@ -113,6 +114,7 @@ impl Store {
         match store.meta(KEY_LAYOUT).map_err(database)? {
             Some(layout) if layout == LAYOUT => {
                 store.recover_snapshot().map_err(database)?;
+                store.proposals = store.undecided().map_err(database)?;
                 let gaps = store.reader().gaps().unwrap_or_default();
                 store.metrics.missing_blocks.set(gaps.iter().map(Gap::count).sum());
                 Ok(store)
@@ -160,7 +162,8 @@ impl Store {
         self.db.write_opt(batch, &WriteOptions::default())
     }
 
-    fn block_rows(&self, batch: &mut WriteBatch, certified: &CertifiedHeader, block: &Bytes) {
+    /// `block` is the whole block, or the key of the proposal that became it.
+    fn block_rows(&self, batch: &mut WriteBatch, certified: &CertifiedHeader, block: &[u8]) {
         let at = height_key(certified.header.height);
         batch.put_cf(self.table(HEADERS), at, certified.header.encode());
         batch.put_cf(self.table(BLOCKS), at, block);
@@ -182,9 +185,19 @@ impl Store {
         self.write(batch)
     }
 
-    fn kept_proposals(&self) -> Result<BTreeSet<[u8; 44]>, rocksdb::Error> {
-        let rows = self.db.iterator_cf(self.table(PROPOSALS), IteratorMode::Start);
-        rows.filter_map(|row| row.map(|(key, _)| key[..].try_into().ok()).transpose()).collect()
+    fn undecided(&self) -> Result<BTreeMap<ProposalKey, Bytes>, rocksdb::Error> {
+        // Who cannot read the tip stops there, before anything is decided.
+        let Ok(tip) = self.reader().height() else { return Ok(BTreeMap::new()) };
+        let above = proposal_key(tip.next(), 0, &[0; 32]);
+        let from = IteratorMode::From(&above, Direction::Forward);
+        let rows = self.db.iterator_cf(self.table(PROPOSALS), from);
+        let read =
+            |(key, block): (Box<[u8]>, Box<[u8]>)| Some((key[..].try_into().ok()?, block.into_vec().into()));
+        rows.filter_map(|row| row.map(read).transpose()).collect()
+    }
+
+    fn undecided_at(&self, height: Height) -> impl Iterator<Item = (&ProposalKey, &Bytes)> {
+        self.proposals.range(proposal_key(height, 0, &[0; 32])..proposal_key(height.next(), 0, &[0; 32]))
     }
 
     fn meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
@@ -209,7 +222,9 @@ impl Store {
         let mut batch = WriteBatch::default();
         batch.put_cf(self.table(META), KEY_TIP, commit.certified.encode());
         batch.put_cf(self.table(META), KEY_MOUNTAINS, write_mountains(&commit.mountains));
-        self.block_rows(&mut batch, &commit.certified, &commit.block);
+        // A body under the block's id need not be the block: who proposed it may have lied.
+        let kept = self.undecided_at(height).find(|(_, block)| **block == commit.block).map(|(key, _)| key);
+        self.block_rows(&mut batch, &commit.certified, kept.map_or(&commit.block[..], |key| key));
         let leaves = self.table(self.active.table());
         for leaf in &commit.leaves {
             batch.put_cf(leaves, leaf.object.key(), leaf.encode());
@@ -224,7 +239,8 @@ impl Store {
         let actions = commit.txs.iter().map(|tx| &tx.body().action);
         self.add_receipts(&mut batch, actions, &commit.receipts);
         self.add_events(&mut batch, height, &commit.events);
-        for key in self.proposals.range(..proposal_key(height.next(), 0, &[0; 32])) {
+        let over = self.proposals.range(..proposal_key(height.next(), 0, &[0; 32]));
+        for (key, _) in over.filter(|(key, _)| Some(*key) != kept) {
             batch.delete_cf(self.table(PROPOSALS), key);
         }
         batch
@@ -249,8 +265,10 @@ impl Store {
 
     fn add_events(&self, batch: &mut WriteBatch, height: Height, events: &[Event]) {
         let mut trails: BTreeMap<ObjectRef, (u64, Places)> = BTreeMap::new();
+        for (first, row) in (0u32..).step_by(EVENTS_A_ROW).zip(events.chunks(EVENTS_A_ROW)) {
+            batch.put_cf(self.table(EVENTS), place_key(height, first), write_events(row));
+        }
         for (index, event) in (0u32..).zip(events) {
-            batch.put_cf(self.table(EVENTS), place_key(height, index), event.encode());
             for link in &event.links {
                 let first = || (link.index, Places { height, indexes: Vec::new() });
                 trails.entry(link.trail).or_insert_with(first).1.indexes.push(index);
@@ -385,7 +403,7 @@ impl Storage for Store {
             batch.put_cf(self.table(LINKS), height_key(link.certified.header.height), link.encode());
         }
         self.put_gaps(&mut batch, gaps);
-        for key in &self.proposals {
+        for key in self.proposals.keys() {
             batch.delete_cf(self.table(PROPOSALS), key);
         }
         // The mark that the other table may hold anything stays: that is the old state from now on.
@@ -416,21 +434,14 @@ impl Storage for Store {
         let key = proposal_key(height, round, block.0.as_bytes());
         batch.put_cf(self.table(PROPOSALS), key, bytes);
         self.write(batch).map_err(|e| fault("keeping a proposal", e))?;
-        self.proposals.insert(key);
+        self.proposals.insert(key, bytes.clone());
         Ok(())
     }
 
     fn proposals(&mut self, height: Height) -> Result<Vec<(u32, Bytes)>, StorageFault> {
-        let mut found = Vec::new();
-        let of_height = proposal_key(height, 0, &[0; 32])..proposal_key(height.next(), 0, &[0; 32]);
-        for key in self.proposals.range(of_height) {
-            let value =
-                self.db.get_cf(self.table(PROPOSALS), key).map_err(|e| fault("reading proposals", e))?;
-            let bytes = value.ok_or_else(|| fault("reading proposals", "one is missing"))?;
-            let (_, round) = read_place(&key[..12]).expect("a proposal's key begins with its place");
-            found.push((round, bytes.into()));
-        }
-        Ok(found)
+        let round =
+            |key: &ProposalKey| read_place(&key[..12]).expect("a proposal's key begins with its place").1;
+        Ok(self.undecided_at(height).map(|(key, block)| (round(key), block.clone())).collect())
     }
 
     fn log_append(&mut self, bytes: &[u8]) -> Result<(), StorageFault> {

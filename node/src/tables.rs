@@ -1,8 +1,8 @@
 //! How the database is laid out: column families and keys. Numbers are big-endian, so that the order of the
 //! keys is the order of the chain. Writing is [`crate::store`]'s, reading [`crate::reader`]'s.
 
-use assent_proto::field::{DecodeError, Element};
-use assent_proto::{Height, ObjectRef};
+use assent_proto::field::{DecodeError, Element, Message};
+use assent_proto::{Event, Height, ObjectRef};
 use assent_replica::Gap;
 use bytes::Bytes;
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
@@ -11,13 +11,13 @@ use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionTyp
 pub(crate) const META: &str = "meta";
 /// Height to header.
 pub(crate) const HEADERS: &str = "headers";
-/// Height to whole block.
+/// Height to whole block, or to its key in [`PROPOSALS`] if it was kept there before it was decided.
 pub(crate) const BLOCKS: &str = "blocks";
 /// Height to commit certificate.
 pub(crate) const CERTIFICATES: &str = "certificates";
 /// Body id to receipt.
 pub(crate) const RECEIPTS: &str = "receipts";
-/// Height and index in the block to event.
+/// Height and index in the block of the first of up to [`EVENTS_A_ROW`] events, to these.
 pub(crate) const EVENTS: &str = "events";
 /// Object to its leaf in the state.
 pub(crate) const LEAVES: &str = "leaves";
@@ -26,7 +26,8 @@ pub(crate) const LEAVES: &str = "leaves";
 pub(crate) const TRAILS: &str = "trails";
 /// Id of what was used, height and transaction index to the body that used it.
 pub(crate) const USES: &str = "uses";
-/// Height, round and block id to a block that is not decided yet.
+/// Height, round and block id to a block: those of heights that are not decided yet, and decided ones, which stay where
+/// they are rather than being written a second time.
 pub(crate) const PROPOSALS: &str = "proposals";
 /// Height to a certified header after which other validators vote, with the next set.
 pub(crate) const LINKS: &str = "links";
@@ -66,12 +67,19 @@ pub(crate) const KEY_UNFINISHED: &[u8] = b"unfinished";
 /// In [`META`]: heights of which something is missing, as pairs of the lowest and the highest.
 pub(crate) const KEY_GAPS: &[u8] = b"gaps";
 /// The layout that this build reads and writes.
-pub(crate) const LAYOUT: &[u8] = b"3";
+pub(crate) const LAYOUT: &[u8] = b"4";
+
+/// Events in one row: some kilobytes. A row for each costs more to write than the event; one for all of a block's more
+/// to read than the event that is looked for.
+pub(crate) const EVENTS_A_ROW: usize = 16;
 
 /// What one table holds in memory before it is written out, bytes. All together are bounded by the store.
-const WRITE_BUFFER_BYTES: usize = 8 << 20;
+const WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// In which steps a table's buffer grows, bytes: small, since most of the tables hold little.
 const WRITE_BUFFER_STEP_BYTES: usize = 128 << 10;
+/// Leaves are written at random and hardly read but at a start: twice as many files as for other tables wait to be merged,
+/// so that they are merged half as often.
+const LEAVES_UNSORTED_FILES: i32 = 8;
 /// As many as RocksDB has unless told otherwise.
 const LEVELS: usize = 7;
 /// Blocks, indexes and filters of all tables that were read, bytes.
@@ -87,7 +95,7 @@ pub(crate) fn descriptors() -> Vec<ColumnFamilyDescriptor> {
     tables.set_pin_l0_filter_and_index_blocks_in_cache(true);
     let descriptor = |name: &&str| {
         let mut options = Options::default();
-        let compressed = matches!(*name, BLOCKS | EVENTS | LEAVES | OTHER_LEAVES);
+        let compressed = matches!(*name, BLOCKS | PROPOSALS | EVENTS | LEAVES | OTHER_LEAVES);
         let compression = if compressed { DBCompressionType::Lz4 } else { DBCompressionType::None };
         options.set_compression_type(compression);
         // What is in the first level is soon written anew.
@@ -97,6 +105,9 @@ pub(crate) fn descriptors() -> Vec<ColumnFamilyDescriptor> {
         );
         options.set_write_buffer_size(WRITE_BUFFER_BYTES);
         options.set_arena_block_size(WRITE_BUFFER_STEP_BYTES);
+        if matches!(*name, LEAVES | OTHER_LEAVES) {
+            options.set_level_zero_file_num_compaction_trigger(LEAVES_UNSORTED_FILES);
+        }
         options.set_block_based_table_factory(&tables);
         ColumnFamilyDescriptor::new(*name, options)
     };
@@ -143,6 +154,35 @@ pub(crate) fn read_place(bytes: &[u8]) -> Option<(Height, u32)> {
     Some((Height(height), u32::from_be_bytes(index.try_into().ok()?)))
 }
 
+/// The key of the row in which an event stands, and its place in it.
+pub(crate) fn event_row(height: Height, index: u32) -> ([u8; 12], usize) {
+    let within = index % EVENTS_A_ROW as u32;
+    (place_key(height, index - within), within as usize)
+}
+
+/// The events of one row, each behind its length.
+pub(crate) fn write_events(events: &[Event]) -> Vec<u8> {
+    let mut row = Vec::new();
+    for event in events.iter().map(Message::encode) {
+        row.extend((event.len() as u32).to_be_bytes());
+        row.extend(event);
+    }
+    row
+}
+
+/// Takes apart what [`write_events`] wrote.
+pub(crate) fn read_events(mut row: Bytes) -> Option<Vec<Bytes>> {
+    let mut events = Vec::new();
+    while let Some(length) = row.first_chunk() {
+        let end = 4 + u32::from_be_bytes(*length) as usize;
+        if row.len() < end {
+            return None;
+        }
+        events.push(row.split_to(end).split_off(4));
+    }
+    row.is_empty().then_some(events)
+}
+
 /// Some events of a block, by their indexes.
 pub(crate) struct Places {
     pub(crate) height: Height,
@@ -180,8 +220,11 @@ pub(crate) fn use_key(id: &[u8; 32], height: Height, transaction: u32) -> [u8; 4
     key
 }
 
+/// Where a proposal stands. Shorter than any block.
+pub(crate) type ProposalKey = [u8; 44];
+
 /// A proposal.
-pub(crate) fn proposal_key(height: Height, round: u32, block: &[u8; 32]) -> [u8; 44] {
+pub(crate) fn proposal_key(height: Height, round: u32, block: &[u8; 32]) -> ProposalKey {
     let mut key = [0; 44];
     key[..12].copy_from_slice(&place_key(height, round));
     key[12..].copy_from_slice(block);
@@ -192,4 +235,23 @@ pub(crate) fn proposal_key(height: Height, round: u32, block: &[u8; 32]) -> [u8;
 pub(crate) fn decode<T: Element<Wire: prost::Message + Default>>(bytes: Bytes) -> Result<T, DecodeError> {
     let wire = <T::Wire as prost::Message>::decode(bytes).map_err(|_| DecodeError::Malformed)?;
     T::read(wire, "stored")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_row_of_events_is_none() {
+        let row: Bytes = [&[0, 0, 0, 2, 7, 7][..], &[0, 0, 0, 0], &[0, 0, 0, 1, 9]].concat().into();
+        let whole: Vec<Bytes> = [&[7, 7][..], &[], &[9]].map(Bytes::copy_from_slice).to_vec();
+        assert_eq!(read_events(row.clone()), Some(whole.clone()));
+        let ends = [0, 6, 10, row.len()];
+        for cut in 0..row.len() {
+            let read = read_events(row.slice(..cut));
+            let expected = ends.iter().position(|end| *end == cut).map(|n| whole[..n].to_vec());
+            assert_eq!(read, expected, "cut at {cut}");
+        }
+        assert_eq!(read_events(Bytes::from_static(&[0xff; 9])), None);
+    }
 }

@@ -293,6 +293,57 @@ fn proposals_survive_until_their_height_is_committed() {
     assert_eq!(store.proposals(Height(2)).unwrap(), [(0, two)]);
 }
 
+/// A block that was kept before it was decided is not written a second time; another body that came under its id, or
+/// none, is never taken for it.
+#[test]
+fn a_block_is_what_was_committed_whatever_was_proposed() {
+    let home = tempfile::tempdir().unwrap();
+    let mut blocks = Blocks::new();
+    let genesis = *blocks.world.genesis();
+    let commits: Vec<_> = (0..4).map(|_| blocks.next(3)).collect();
+    let lie = Bytes::from_static(b"a lie");
+    let check = |store: &mut Store, commits: &[Commit]| {
+        for commit in commits {
+            let (block, _) = store.block(commit.height()).unwrap().expect("it is there");
+            assert_eq!(block, commit.block);
+            for (index, tx) in (0..).zip(&commit.txs) {
+                assert_eq!(store.reader().envelope(commit.height(), index).unwrap(), tx.bytes());
+            }
+            assert!(store.proposals(commit.height()).unwrap().is_empty());
+        }
+    };
+    {
+        let mut store = open(home.path(), &genesis);
+        for (kept, commit) in commits.iter().enumerate() {
+            let (height, id) = (commit.height(), commit.certified.header.id());
+            let propose =
+                |store: &mut Store, round, bytes| store.put_proposal(height, round, &id, bytes).unwrap();
+            match kept {
+                0 => {}
+                1 => propose(&mut store, 0, &lie),
+                2 => propose(&mut store, 2, &commit.block),
+                _ => {
+                    propose(&mut store, 1, &lie);
+                    propose(&mut store, 1, &commit.block);
+                    propose(&mut store, 4, &commit.block);
+                }
+            }
+            store.commit(commit).unwrap();
+        }
+        check(&mut store, &commits);
+    }
+    let mut store = open(home.path(), &genesis);
+    check(&mut store, &commits);
+    // What is decided later leaves the blocks before it alone.
+    let next = blocks.next(1);
+    store.put_proposal(next.height(), 0, &next.certified.header.id(), &next.block).unwrap();
+    drop(store);
+    let mut store = open(home.path(), &genesis);
+    assert_eq!(store.proposals(next.height()).unwrap(), [(0, next.block.clone())]);
+    store.commit(&next).unwrap();
+    check(&mut store, &[commits, vec![next]].concat());
+}
+
 #[test]
 fn the_vote_log_is_appended_to_and_emptied() {
     let home = tempfile::tempdir().unwrap();
@@ -470,7 +521,7 @@ fn a_database_of_an_earlier_layout_is_refused_with_what_to_do() {
     let error = Store::open(home.path(), &genesis, Metrics::new().0).err().unwrap();
     let words = error.to_string();
     assert!(words.starts_with("E-LAYOUT") && words.contains("assentd repair"), "{words}");
-    assert!(words.contains("layout 1") && words.contains("layout 3"), "{words}");
+    assert!(words.contains("layout 1") && words.contains("layout 4"), "{words}");
 }
 
 /// A value that RocksDB hands out whole and that is not what was committed is not handed on.
