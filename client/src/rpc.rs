@@ -211,6 +211,20 @@ impl Node {
             .map_err(|s| refusal(&s))
     }
 
+    /// A call that waits for finality; `None` if the node waited for as long as it does, and in vain.
+    fn call_and_wait<T>(
+        &self,
+        reply: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<Option<T>, Failure> {
+        let in_time = async {
+            match reply.await {
+                Err(status) if status.code() == Code::DeadlineExceeded => Ok(Response::new(None)),
+                other => other.map(|reply| Response::new(Some(reply.into_inner()))),
+            }
+        };
+        self.call(in_time)
+    }
+
     fn genesis(&self) -> &GenesisHash {
         &self.epochs.trust().genesis
     }
@@ -281,10 +295,10 @@ impl Node {
     pub fn transaction(&mut self, id: BodyId, wait: bool) -> Result<Option<Final>, Failure> {
         let mut client = self.client.clone();
         let request = api::TransactionRequest { body_id: id.write(), wait };
-        let reply = self.call(client.get_transaction(request))?;
-        if reply.status != api::TransactionStatus::Final as i32 {
+        let reply = self.call_and_wait(client.get_transaction(request))?;
+        let Some(reply) = reply.filter(|r| r.status == api::TransactionStatus::Final as i32) else {
             return Ok(None);
-        }
+        };
         let tx = envelope::verify(self.genesis(), std::slice::from_ref(&reply.envelope)).remove(0);
         let tx = tx.map_err(|e| Failure::Proof(format!("the transaction's bytes: {e}")))?;
         if tx.body_id() != id {
@@ -323,7 +337,7 @@ impl Node {
         let id = assent_proto::transaction::body_id(self.genesis(), &envelope.body);
         let mut client = self.client.clone();
         let request = api::SubmitRequest { envelope: envelope.encode(), wait: api::Wait::Final as i32 };
-        self.call(client.submit(request))?;
+        self.call_and_wait(client.submit(request))?;
         while begun.elapsed() < FINAL_TIMEOUT {
             if let Some(done) = self.transaction(id, true)? {
                 return Ok((done, begun.elapsed().as_secs_f64()));

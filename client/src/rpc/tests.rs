@@ -24,6 +24,16 @@ struct Script {
     explain: api::ExplainReply,
     /// What it was asked last.
     asked: Bytes,
+    /// So many calls more find nothing final within the time that a node waits.
+    late: u32,
+}
+
+impl Script {
+    fn in_time(&mut self) -> Result<(), Status> {
+        let late = self.late > 0;
+        self.late = self.late.saturating_sub(1);
+        if late { Err(Status::deadline_exceeded("not final within 30 seconds")) } else { Ok(()) }
+    }
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -32,6 +42,7 @@ struct Liar(Shared);
 #[tonic::async_trait]
 impl Ledger for Liar {
     async fn submit(&self, _: Request<api::SubmitRequest>) -> Result<Response<api::SubmitReply>, Status> {
+        self.0.lock().unwrap().in_time()?;
         let mut metadata = MetadataMap::new();
         metadata.insert("assent-code", "11".parse().unwrap());
         metadata.insert("assent-name", "Expired".parse().unwrap());
@@ -41,7 +52,9 @@ impl Ledger for Liar {
         &self,
         _: Request<api::TransactionRequest>,
     ) -> Result<Response<api::TransactionReply>, Status> {
-        let reply = self.0.lock().unwrap().transaction.clone();
+        let mut script = self.0.lock().unwrap();
+        script.in_time()?;
+        let reply = script.transaction.clone();
         reply.map(Response::new).ok_or_else(|| Status::not_found("none"))
     }
     async fn get_object(
@@ -200,6 +213,24 @@ fn a_transaction_is_shown_only_with_its_own_events_in_turn() {
     let mut bad_signature = envelope.to_vec();
     *bad_signature.last_mut().unwrap() ^= 1;
     assert!(proof_fails(ask(&bad_signature.into(), proofs)));
+}
+
+/// A node waits half a minute for finality and says that it was in vain; who asked it goes on waiting.
+#[test]
+fn what_is_not_final_within_one_call_is_asked_for_again() {
+    let mut chain = Chain::new();
+    let (body, envelope) = chain.envelope(1);
+    let events = [event(&chain, &body, 0, &new_trail())];
+    let anchor = chain.block(&events, Hash::ZERO);
+    let (mut node, script) = connect(&chain);
+    let reply = final_reply(&envelope, vec![event_evidence(&anchor, &events, 0, &envelope)]);
+    script.lock().unwrap().transaction = Some(reply);
+    script.lock().unwrap().late = 1;
+    let id = body_id(&chain.genesis.hash(), &body.encode());
+    assert!(node.transaction(id, true).unwrap().is_none(), "not yet, and no failure");
+    script.lock().unwrap().late = 3;
+    let signed = <Envelope as Message>::decode(&envelope).unwrap();
+    assert_eq!(node.submit(&signed).unwrap().0.height, Height(1));
 }
 
 #[test]
@@ -392,7 +423,7 @@ fn refusals_keep_their_code_and_silence_has_its_own() {
     assert!(proof_fails(node.status()), "the node is of another chain");
     assert!(proof_fails(node.uses(Hash::ZERO)), "an id of five bytes");
 
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let silent = Node::connect(&format!("http://{free}"), &chain.genesis).err().unwrap();
+    // Nothing listens on the first port, and none is ever given it by chance.
+    let silent = Node::connect("http://127.0.0.1:1", &chain.genesis).err().unwrap();
     assert_eq!(silent.exit(), 5);
 }
