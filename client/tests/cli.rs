@@ -8,6 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+/// Where no node answers: nothing listens on the first port, and none is ever given it by chance.
+const NOBODY: &str = "http://127.0.0.1:1";
+
 /// A folder with a devnet of one node, and the file that opens its keys.
 struct Site {
     dir: tempfile::TempDir,
@@ -78,8 +81,7 @@ fn each_failure_has_its_exit_code_and_name() {
     check("genesis hash", 1, "NoGenesis");
     check("genesis hash --genesis pass", 1, "BadGenesis");
     check("verify pass", 1, "NoGenesis");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    check(&format!("status --genesis net/genesis.toml --node http://{free}"), 5, "Unreachable");
+    check(&format!("status --genesis net/genesis.toml --node {NOBODY}"), 5, "Unreachable");
 
     let (exit, json) = site.run("verify pass --genesis net/genesis.toml");
     assert_eq!((exit, json["valid"].as_bool()), (4, Some(false)));
@@ -126,9 +128,8 @@ fn an_explanation_needs_one_who_asks_and_what_would_be_requested() {
     refused("", "--keyfile <FILE>");
     refused("--keyfile net/bureau/operator.age --wallet lin.wallet ", "cannot be used with");
     refused("--keyfile net/bureau/operator.age --custodian bureau ", "cannot be used with");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (code, asked) =
-        site.run(&format!("explain --keyfile net/bureau/operator.age {what} --node http://{free}"));
+        site.run(&format!("explain --keyfile net/bureau/operator.age {what} --node {NOBODY}"));
     assert_eq!((code, asked["code_name"].as_str()), (5, Some("Unreachable")), "{asked}");
     let help = site.command("explain --help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
@@ -297,10 +298,8 @@ fn r41_an_order_is_signed_by_both_on_their_own_machines() {
     assert_eq!(cosign("hospital-a", "altered.draft", " --yes").1["code_name"], "BadRequest");
     assert!(!site.path("order.signed").exists());
 
-    let submit = |draft: &str| {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        site.run(&format!("institution submit --draft {draft} {with} --node http://{free}"))
-    };
+    let submit =
+        |draft: &str| site.run(&format!("institution submit --draft {draft} {with} --node {NOBODY}"));
     let (code, signed) = cosign("hospital-a", "order.draft", " --yes");
     assert_eq!((code, &signed["terms"]), (0, &drafted["terms"]), "what is signed is what was drafted");
     assert_eq!(submit("order.signed").0, 5, "nothing is missing but a node");
