@@ -11,7 +11,7 @@ use assent_genesis::{institution_id, testing};
 use assent_ledger::testing::{Party, anchor_of, digest, enrol, list, one_use, record, secret};
 use assent_node::Config;
 use assent_node::api::ledger_client::LedgerClient;
-use assent_node::api::{ExplainReply, ExplainRequest, StatusRequest, SubmitRequest, Wait};
+use assent_node::api::{ExplainReply, ExplainRequest, SubmitRequest, Wait};
 use assent_node::clients::ClientLimits;
 use assent_node::rate::Rate;
 use assent_proto::field::Message;
@@ -83,14 +83,12 @@ impl Scene {
     ) -> (BodyId, u32) {
         self.sequence += 1;
         let genesis = self.devnet.genesis.hash();
-        let expires_at = now().plus(60_000 + self.sequence);
+        let expires_at = now().plus(LIFE_MS + self.sequence);
         let body = Body { chain: genesis.tag(), expires_at, author: by.author, action };
         let keys: Vec<_> = std::iter::once(&by.key).chain(second).collect();
         let envelope = Envelope::sign(&genesis, &body, &keys).encode();
-        let request = SubmitRequest { envelope, wait: Wait::Final.into() };
-        let reply = self.client.submit(request).await.unwrap().into_inner();
-        let id = BodyId(Hash(reply.body_id[..].try_into().unwrap()));
-        (id, reply.receipt.unwrap().code)
+        let receipt = make_final(&mut self.client, envelope).await;
+        (BodyId(Hash(receipt.body[..].try_into().unwrap())), receipt.code)
     }
 
     async fn run(&mut self, by: &Party, second: Option<&assent_proto::SecretKey>, action: Action) -> BodyId {
@@ -170,7 +168,7 @@ fn seen(status: &Status) -> (Code, String, Vec<(String, String)>) {
 async fn parties_are_told_and_nothing_is_committed() {
     let mut scene = Scene::start(ClientLimits::default()).await;
     let (insurer, a) = (scene.party("insurer"), scene.party("hospital-a"));
-    let height = scene.client.get_status(StatusRequest {}).await.unwrap().into_inner().height;
+    let height = status_of(&mut scene.client).await.height;
     for asker in [&insurer, &a, &scene.person.clone()] {
         let told = scene.ask(asker).await.unwrap();
         assert_eq!((told.code, told.rule, told.uses_left), (0, 0, Some(1)));
@@ -268,7 +266,7 @@ async fn what_is_no_question_of_now_is_refused_by_its_code() {
     let bytes = scene.signed(&good, &insurer.key);
     let body = Body {
         chain: good.chain,
-        expires_at: now().plus(60_000),
+        expires_at: now().plus(LIFE_MS),
         author: good.asker,
         action: Action::RequestAccess(good.request.clone()),
     };
@@ -342,6 +340,6 @@ async fn an_address_beyond_its_rate_is_refused_before_it_is_known_who_asks() {
     assert_eq!(codes.last(), Some(&Some(Invalid::Busy)));
     let retry = until_refused(&scene, &insurer).await;
     assert!((1..=1_000).contains(&retry), "{retry}");
-    scene.client.clone().get_status(StatusRequest {}).await.expect("other calls are served");
+    status_of(&mut scene.client.clone()).await;
     scene.node.stop().await;
 }

@@ -4,11 +4,13 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use assent_node::Config;
 use assent_node::api::ledger_client::LedgerClient;
 use assent_node::api::{
-    BlockRequest, FollowRequest, ObjectRequest, StatusRequest, SubmitManyRequest, SubmitOutcome,
-    SubmitRequest, TransactionRequest, TransactionStatus, UsesRequest, Wait,
+    BlockRequest, FollowRequest, ObjectRequest, SubmitManyRequest, SubmitOutcome, SubmitRequest,
+    TransactionRequest, TransactionStatus, UsesRequest, Wait,
 };
 use assent_node::clients::ClientLimits;
 use assent_proto::envelope::ENVELOPE_BYTES_MAX;
@@ -106,7 +108,7 @@ async fn the_same_body_under_a_wrong_signature_changes_nothing_for_the_right_one
     let node = Running::start(home.path(), &devnet.genesis).await;
     let mut client = node.client().await;
     let stranger = SecretKey::from_bytes(&[77; 32]);
-    let soon = now().plus(60_000);
+    let soon = now().plus(LIFE_MS);
     let both = |code| {
         let body = register(&devnet, code, soon);
         [&stranger, operator(&devnet)]
@@ -145,7 +147,7 @@ async fn all_outcomes(client: &mut LedgerClient<Channel>, request: SubmitManyReq
 
 fn bad_inputs(devnet: &assent_genesis::devnet::Devnet, good: &Bytes) -> Vec<(&'static str, Bytes, Invalid)> {
     let genesis = devnet.genesis.hash();
-    let soon = now().plus(60_000);
+    let soon = now().plus(LIFE_MS);
     let key = operator(devnet);
     let body = register(devnet, 999, soon);
     let other_chain = GenesisHash(Hash([8; 32]));
@@ -325,13 +327,13 @@ async fn a_stopped_node_goes_on_where_it_was() {
     let node = Running::start(home.path(), &devnet.genesis).await;
     let mut client = node.client().await;
     let first = client.submit(submit(good(&devnet, 1), Wait::Final)).await.unwrap().into_inner();
-    let before = client.get_status(StatusRequest {}).await.unwrap().into_inner();
+    let before = status_of(&mut client).await;
     drop(client);
     node.stop().await;
 
     let node = Running::start(home.path(), &devnet.genesis).await;
     let mut client = node.client().await;
-    let after = client.get_status(StatusRequest {}).await.unwrap().into_inner();
+    let after = status_of(&mut client).await;
     assert!(after.height >= before.height);
     assert!(after.voting && !after.waiting_for_quorum && after.target_height >= after.height);
     assert_eq!((after.validators, after.connected, after.admitted_peers), (1, 0, 0));
@@ -361,8 +363,13 @@ async fn the_pages_are_served_on_the_same_port() {
     {
         assert!(metrics.lines().any(|l| l == line), "no {line:?} in\n{metrics}");
     }
-    let health = page(&node.rpc, "/health").await;
-    assert!(health.contains("200 OK") && health.contains("\"status\":\"ok\""), "{health}");
+    let begun = Instant::now();
+    let mut health = page(&node.rpc, "/health").await;
+    // A validator that does not answer at once is not well.
+    while health.starts_with("HTTP/1.1 503") && begun.elapsed() < PATIENCE {
+        health = page(&node.rpc, "/health").await;
+    }
+    assert!(health.starts_with("HTTP/1.1 200") && health.contains("\"status\":\"ok\""), "{health}");
     let channel = tonic::transport::Endpoint::from_shared(node.rpc.clone()).unwrap().connect().await.unwrap();
     let mut grpc = tonic_health::pb::health_client::HealthClient::new(channel);
     let asked = tonic_health::pb::HealthCheckRequest { service: "assent.v1.Ledger".into() };
@@ -384,9 +391,10 @@ async fn a_client_beyond_its_rate_is_told_when_to_come_again() {
     let clients = ClientLimits::new(2, 64, true);
     let node = Running::start_config(Config { clients, ..config(home.path(), &devnet.genesis) }).await;
     let mut client = node.client().await;
+    let nothing = || UsesRequest { id: Bytes::from(vec![1; 32]) };
     let refused = async |client: &mut LedgerClient<Channel>| {
         for _ in 0..1_000 {
-            if let Err(status) = client.get_status(StatusRequest {}).await {
+            if let Err(status) = client.get_uses(nothing()).await {
                 return status;
             }
         }
@@ -394,11 +402,18 @@ async fn a_client_beyond_its_rate_is_told_when_to_come_again() {
     };
     let retry = retry_after_ms(&refused(&mut client).await);
     assert!((1..=500).contains(&retry), "{retry}");
-    tokio::time::sleep(std::time::Duration::from_millis(retry + 1)).await;
-    client.get_status(StatusRequest {}).await.expect("the hint is right");
+    tokio::time::sleep(Duration::from_millis(retry + 1)).await;
+    client.get_uses(nothing()).await.expect("the hint is right");
 
-    retry_after_ms(&refused(&mut client).await);
-    let page = page(&node.rpc, "/health").await;
+    // A machine that is busy between two calls may have let the next one be served again.
+    let begun = Instant::now();
+    let page = loop {
+        retry_after_ms(&refused(&mut client).await);
+        let page = page(&node.rpc, "/health").await;
+        if page.contains("retry-after") || begun.elapsed() > PATIENCE {
+            break page;
+        }
+    };
     assert!(page.starts_with("HTTP/1.1 429") && page.contains("retry-after: 1"), "{page}");
     assert!(page.contains("retry-after-ms: "), "{page}");
     node.stop().await;
@@ -416,10 +431,10 @@ async fn a_client_has_its_share_of_streams_and_connections() {
     let mut streams = vec![client.follow(follow()).await.unwrap(), client.follow(follow()).await.unwrap()];
     retry_after_ms(&client.follow(follow()).await.err().unwrap());
     streams.pop();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while let Err(status) = client.follow(follow()).await {
         retry_after_ms(&status);
-        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "its room is free again");
+        assert!(begun.elapsed() < PATIENCE, "its room is free again");
     }
 
     use tokio::io::AsyncReadExt;
@@ -431,9 +446,10 @@ async fn a_client_has_its_share_of_streams_and_connections() {
     }
     let mut refused = tokio::net::TcpStream::connect(host).await.unwrap();
     let mut byte = [0];
-    let closed = tokio::time::timeout(std::time::Duration::from_secs(30), refused.read(&mut byte)).await;
+    let closed = tokio::time::timeout(PATIENCE, refused.read(&mut byte)).await;
     assert!(matches!(closed.expect("closed at once"), Ok(0) | Err(_)));
     drop(open);
-    client.get_status(StatusRequest {}).await.expect("its first connection goes on");
+    let uses = client.get_uses(UsesRequest { id: Bytes::from(vec![1; 32]) }).await;
+    uses.expect("its first connection goes on");
     node.stop().await;
 }

@@ -6,18 +6,15 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use assent_genesis::Genesis;
+use assent_node::api::StatusReply;
 use assent_node::api::ledger_client::LedgerClient;
-use assent_node::api::{StatusReply, StatusRequest, SubmitRequest, Wait};
 use bytes::Bytes;
 use libp2p::Multiaddr;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::FREE;
-
-/// How long anything is waited for that must come.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::{FREE, PATIENCE, make_final, status_of};
 
 /// A running assentd; killed when dropped.
 pub struct Assentd {
@@ -86,28 +83,36 @@ impl Assentd {
     }
 
     pub async fn status(&self) -> StatusReply {
-        let mut client = LedgerClient::connect(self.rpc.clone()).await.unwrap();
-        client.get_status(StatusRequest {}).await.unwrap().into_inner()
+        status_of(&mut LedgerClient::connect(self.rpc.clone()).await.unwrap()).await
     }
 
     pub async fn height(&self) -> u64 {
         self.status().await.height
     }
 
-    /// Waits until it has the block of this height: what is final at one node may still be on its way to another.
-    pub async fn reaches(&self, height: u64) {
+    /// Waits until its status is as wished.
+    pub async fn wait_for(&self, what: &str, wished: impl Fn(&StatusReply) -> bool) {
         let begun = Instant::now();
-        while self.height().await < height {
-            assert!(begun.elapsed() < PATIENCE, "it is still below height {height}");
+        loop {
+            let status = self.status().await;
+            if wished(&status) {
+                return;
+            }
+            let (height, connected) = (status.height, status.connected);
+            assert!(begun.elapsed() < PATIENCE, "no {what}, but block {height}, {connected} connected");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Waits until it has the block of this height: what is final at one node may still be on its way to another.
+    pub async fn reaches(&self, height: u64) {
+        self.wait_for(&format!("block {height}"), |status| status.height >= height).await;
     }
 
     /// Makes a transaction final and gives the code of its receipt and its height.
     pub async fn submit(&self, envelope: Bytes) -> (u32, u64) {
         let mut client = LedgerClient::connect(self.rpc.clone()).await.unwrap();
-        let submit = SubmitRequest { envelope, wait: Wait::Final.into() };
-        let receipt = client.submit(submit).await.unwrap().into_inner().receipt.unwrap();
+        let receipt = make_final(&mut client, envelope).await;
         (receipt.code, receipt.height)
     }
 

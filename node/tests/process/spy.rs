@@ -1,6 +1,6 @@
 //! A peer that speaks all of assentd's protocols under a key of its own, and keeps to none of their rules.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use assent_genesis::Genesis;
 use assent_node::network::{direct_protocol, message_id};
@@ -11,7 +11,8 @@ use futures::StreamExt;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Swarm, SwarmBuilder, gossipsub, identity::Keypair, noise, request_response, tcp, yamux};
 
-use crate::assentd::{Assentd, PATIENCE};
+use crate::assentd::Assentd;
+use crate::support::PATIENCE;
 
 /// What a peer may speak; as much as assentd itself does.
 #[derive(NetworkBehaviour)]
@@ -95,6 +96,8 @@ pub fn spy(key: &SecretKey, genesis: &Genesis) -> (Swarm<Spy>, Voice) {
         .history_length(1)
         .history_gossip(0)
         .max_transmit_size(1 << 20)
+        // A flood waits on the wire and not in the memory of who makes it.
+        .connection_handler_queue_len(256)
         .build()
         .unwrap();
     let mut gossip = gossipsub::Behaviour::new(gossipsub::MessageAuthenticity::Anonymous, config).unwrap();
@@ -102,7 +105,8 @@ pub fn spy(key: &SecretKey, genesis: &Genesis) -> (Swarm<Spy>, Voice) {
     let protocol = libp2p::StreamProtocol::try_from_owned(direct_protocol(&genesis.hash())).unwrap();
     let direct = request_response::Behaviour::new(
         [(protocol, request_response::ProtocolSupport::Full)],
-        request_response::Config::default(),
+        // What a node that stands still has not read yet is not given up, or more would be opened beside it.
+        request_response::Config::default().with_request_timeout(PATIENCE),
     );
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
@@ -161,6 +165,19 @@ pub async fn dial(swarm: &mut Swarm<Spy>, node: &Assentd, stop_at_subscription: 
         panic!("neither let in nor shut out: {}", std::fs::read_to_string(&node.log).unwrap())
     });
     got
+}
+
+/// Dials until it is let in: the node may not know yet that it may, or be too busy to shake hands in time.
+pub async fn dial_until_let_in(swarm: &mut Swarm<Spy>, node: &Assentd) -> Got {
+    let begun = Instant::now();
+    loop {
+        let got = dial(swarm, node, true).await;
+        if !got.shut_out {
+            return got;
+        }
+        let log = || std::fs::read_to_string(&node.log).unwrap();
+        assert!(begun.elapsed() < PATIENCE, "never let in: {}", log());
+    }
 }
 
 pub fn keypair(key: &SecretKey) -> Keypair {

@@ -2,23 +2,29 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use assent_genesis::devnet::Devnet;
 use assent_genesis::{Genesis, testing};
 use assent_node::api::ledger_client::LedgerClient;
+use assent_node::api::{StatusReply, StatusRequest, SubmitRequest, TransactionRequest, Wait};
 use assent_node::keys::{self, CONSENSUS_KEY, NETWORK_KEY};
 use assent_node::{Config, Node, NodeError};
 use assent_proto::field::Message;
 use assent_proto::transaction::{Category, Level, Opening, RegisterItem};
-use assent_proto::{Action, Author, Body, Envelope, List, SecretKey, TimeMs};
+use assent_proto::{Action, Author, Body, Envelope, List, SecretKey, TimeMs, wire};
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tonic::Code;
 use tonic::transport::Channel;
 
 pub const FREE: &str = "/ip4/127.0.0.1/tcp/0";
+/// How long anything is waited for that must come.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// For how long what is signed here is good: longer than anything that is waited for.
+pub const LIFE_MS: u64 = 300_000;
 
 /// A chain of one validator, so that one node makes blocks by itself.
 pub fn alone() -> Devnet {
@@ -115,7 +121,39 @@ pub fn seal(devnet: &Devnet, body: &Body) -> Bytes {
 }
 
 pub fn good(devnet: &Devnet, code: u32) -> Bytes {
-    seal(devnet, &register(devnet, code, now().plus(60_000)))
+    seal(devnet, &register(devnet, code, now().plus(LIFE_MS)))
+}
+
+/// Hands a transaction in, and waits until it is final: on a busy machine longer than one call does.
+pub async fn make_final(client: &mut LedgerClient<Channel>, envelope: Bytes) -> wire::Receipt {
+    let begun = Instant::now();
+    let submit = SubmitRequest { envelope, wait: Wait::Accepted.into() };
+    let body_id = client.submit(submit).await.unwrap().into_inner().body_id;
+    loop {
+        let ask = TransactionRequest { body_id: body_id.clone(), wait: true };
+        match client.get_transaction(ask).await {
+            Ok(reply) => return reply.into_inner().receipt.unwrap(),
+            Err(status) => {
+                let late = status.code() == Code::DeadlineExceeded && begun.elapsed() < PATIENCE;
+                assert!(late, "{status:?}");
+            }
+        }
+    }
+}
+
+/// How a node says that it is, once it does: one that is busy may have no answer at once.
+pub async fn status_of(client: &mut LedgerClient<Channel>) -> StatusReply {
+    let begun = Instant::now();
+    loop {
+        match client.get_status(StatusRequest {}).await {
+            Ok(reply) => return reply.into_inner(),
+            Err(status) => {
+                let busy = status.code() == Code::Unavailable && begun.elapsed() < PATIENCE;
+                assert!(busy, "{status:?}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// What a page of the public interface answers, headers and all.
