@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use assent_client::rpc::api;
 use assent_genesis::Genesis;
@@ -129,18 +129,30 @@ pub async fn check(
 
 // ---- One node's chain
 
-/// How long a node may take to reach the height that another one had.
+/// How long a node may take to answer, and to reach the height that another one had.
 const LAG_MAX: Duration = Duration::from_secs(60);
 
 /// The newest height that a node tells of. All are read up to there: heartbeats go on meanwhile.
 async fn highest(urls: &[String]) -> Height {
     let mut highest = 0;
     for url in urls {
-        if let Ok(door) = door(url) {
-            highest = highest.max(clients::status(&door).await.map_or(0, |s| s.height));
-        }
+        // Of one that does not answer the reading tells.
+        highest = highest.max(standing(url).await.map_or(0, |s| s.height));
     }
     Height(highest)
+}
+
+/// How a node says that it is; it may be too busy to answer at once.
+async fn standing(url: &str) -> Result<api::StatusReply, String> {
+    let door = door(url).map_err(|e| e.to_string())?;
+    let begun = Instant::now();
+    while begun.elapsed() < LAG_MAX {
+        if let Some(status) = clients::status(&door).await {
+            return Ok(status);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(format!("no answer within {} s", LAG_MAX.as_secs()))
 }
 
 /// Reads a node's chain up to a height, which it reaches if it is not there yet.
@@ -361,8 +373,7 @@ impl<'a> Walk<'a> {
 
 async fn tips(urls: &[String], chains: &[Chain]) -> Result<(), String> {
     for (i, (url, chain)) in urls.iter().zip(chains).enumerate() {
-        let mut client = door(url).map_err(|e| e.to_string())?;
-        let reply = client.get_status(api::StatusRequest {}).await.map_err(|e| e.to_string())?.into_inner();
+        let reply = standing(url).await?;
         let Some((_, root)) = reply.height.checked_sub(1).and_then(|at| chain.blocks.get(at as usize)) else {
             continue; // It has gone on since it was read.
         };

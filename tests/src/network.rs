@@ -18,7 +18,7 @@ use crate::hosts::Hosts;
 
 /// How long to wait for anything before it counts as failed. Conditions are polled; nothing waits this long
 /// unless it fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 
 /// The institutions of the devnet, one validator each.
@@ -212,7 +212,7 @@ impl Network {
     /// Starts all and waits until each answers.
     pub fn start_all(&self) -> io::Result<()> {
         (0..self.nodes.len()).try_for_each(|i| self.start(i))?;
-        (0..self.nodes.len()).try_for_each(|i| self.wait_for(i, "an answer", |_| true))
+        (0..self.nodes.len()).try_for_each(|i| self.answer(i).map(drop))
     }
 
     /// Ends node `i` as an operator would.
@@ -291,7 +291,7 @@ impl Network {
         Ok(page)
     }
 
-    /// The status of node `i`, `None` while it does not answer.
+    /// The status of node `i`, `None` if it does not answer now: also a node that is well may be too busy to.
     pub fn status(&self, i: usize) -> Option<Value> {
         let mut command = Command::new(program("assentd"));
         let out =
@@ -299,15 +299,24 @@ impl Network {
         out.status.success().then(|| serde_json::from_slice(&out.stdout).ok())?
     }
 
-    /// The height of node `i`, 0 while it does not answer.
-    pub fn height(&self, i: usize) -> u64 {
-        self.status(i).and_then(|s| s["height"].as_u64()).unwrap_or(0)
+    /// The status of node `i`, once it answers.
+    pub fn answer(&self, i: usize) -> io::Result<Value> {
+        self.wait_for(i, "an answer", |_| true)
     }
 
-    /// Waits until node `i`'s status is as wished.
-    pub fn wait_for(&self, i: usize, what: &str, wished: impl Fn(&Value) -> bool) -> io::Result<()> {
+    /// The height of node `i`, once it answers.
+    pub fn height(&self, i: usize) -> io::Result<u64> {
+        let answer = self.answer(i)?;
+        answer["height"].as_u64().ok_or_else(|| io::Error::other(format!("no height in {answer}")))
+    }
+
+    /// Waits until node `i`'s status is as wished, and gives it.
+    pub fn wait_for(&self, i: usize, what: &str, wished: impl Fn(&Value) -> bool) -> io::Result<Value> {
         let deadline = Instant::now() + PATIENCE;
-        while !self.status(i).is_some_and(|s| wished(&s)) {
+        loop {
+            if let Some(status) = self.status(i).filter(&wished) {
+                return Ok(status);
+            }
             if self.has_ended(i)? || Instant::now() > deadline {
                 let log = self.log(i);
                 let tail: Vec<_> = log.lines().rev().take(15).collect();
@@ -317,12 +326,11 @@ impl Network {
             }
             std::thread::sleep(POLL);
         }
-        Ok(())
     }
 
     /// Waits until node `i` is at `height` or above.
     pub fn wait_for_height(&self, i: usize, height: u64) -> io::Result<()> {
-        self.wait_for(i, &format!("height {height}"), |s| s["height"].as_u64() >= Some(height))
+        self.wait_for(i, &format!("height {height}"), |s| s["height"].as_u64() >= Some(height)).map(drop)
     }
 
     /// Ends all.

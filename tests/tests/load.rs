@@ -115,7 +115,7 @@ async fn thousands_at_once_are_each_committed_once_everywhere() {
         network.wait_for(i, "empty pool", |s| s["pool_transactions"] == 0).expect("all are committed");
     }
     let taken = started.elapsed();
-    let height = (0..4).map(|i| network.height(i)).max().expect("four nodes");
+    let height = (0..4).map(|i| network.height(i).expect("an answer")).max().expect("four nodes");
     println!(
         "{TRANSACTIONS} transactions accepted in {accepted:.1?} with {refused} refusals, final in {taken:.1?}: {:.0}/s in {height} blocks",
         TRANSACTIONS as f64 / taken.as_secs_f64()

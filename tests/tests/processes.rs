@@ -67,7 +67,7 @@ impl Devnet {
         for i in 0..4 {
             self.network.wait_for_height(i, height).expect("the chain goes on");
         }
-        let status = |i| self.network.status(i).expect("an answer");
+        let status = |i| self.network.answer(i).expect("an answer");
         let all: Vec<_> = (0..4).map(status).collect();
         for (i, a) in all.iter().enumerate() {
             for b in &all[i + 1..] {
@@ -106,7 +106,7 @@ fn all_four_stop_and_start_again() {
     }
     net.network.start_all().expect("four nodes");
     for i in 0..4 {
-        assert!(net.network.height(i) >= before, "what was acknowledged is there");
+        assert!(net.network.height(i).expect("an answer") >= before, "what was acknowledged is there");
     }
     let after = height(&net.register(2, 2));
     assert!(after > before);
@@ -153,16 +153,20 @@ fn waiting_for_a_quorum_is_told_and_costs_little() {
             };
             net.network.wait_for(i, "word that it waits for a quorum", told).expect("it says so");
         }
+        let height_of = |i| net.network.height(i).expect("an answer");
+        // What the dead had part in deciding, one of the two may still have from the other.
+        let level = |s: &Value| s["height"] == height_of(1);
+        net.network.wait_for(0, "the height of the other", level).expect("they are level");
         let used = |i| net.network.usage(i).expect("it runs").cpu;
-        let (first, stuck) = ([used(0), used(1)], net.network.height(0));
-        // Nothing is waited for here: this is the length of what is measured.
+        let (begun, first, stuck) = (Instant::now(), [used(0), used(1)], height_of(0));
+        // Nothing is waited for here: this is the length of what is measured, and a busy machine makes it longer.
         std::thread::sleep(WINDOW);
         for (i, first) in first.into_iter().enumerate() {
-            let cpu = used(i) - first;
-            println!("node {i} used {cpu:?} of a processor in {WINDOW:?} of waiting");
-            assert!(cpu < WINDOW / 10, "node {i} used {cpu:?} of a processor in {WINDOW:?} of waiting");
+            let (cpu, waited) = (used(i) - first, begun.elapsed());
+            println!("node {i} used {cpu:?} of a processor in {waited:?} of waiting");
+            assert!(cpu < waited / 10, "node {i} used {cpu:?} of a processor in {waited:?} of waiting");
         }
-        assert_eq!(net.network.height(0), stuck, "nothing is decided without a quorum");
+        assert_eq!(height_of(0), stuck, "nothing is decided without a quorum");
         let back = Instant::now();
         net.network.start(2).expect("starts");
         net.network.start(3).expect("starts");
