@@ -57,12 +57,14 @@ impl Assentd {
     pub fn logged(&mut self, needle: &str) -> String {
         let begun = Instant::now();
         loop {
+            // Before the log is read: it may end right after that line.
+            let ended = self.child.try_wait().unwrap().is_some();
             let text = fs::read_to_string(&self.log).unwrap();
             if let Some(line) = text.lines().find(|l| l.contains(needle) && l.ends_with('}')) {
                 return line.into();
             }
             assert!(begun.elapsed() < PATIENCE, "no {needle:?} in the log:\n{text}");
-            assert!(self.child.try_wait().unwrap().is_none(), "assentd ended:\n{text}");
+            assert!(!ended, "assentd ended:\n{text}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
