@@ -5,12 +5,15 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 Usage: scripts/bench.sh [--quick] [--against FILE] [--out DIR] [--yes]
+       scripts/bench.sh --parts [--yes] [NAME]
 
 Starts four validators as processes on loopback and puts the way of many persons' records on them: enrolled, anchored,
 settled, granted, asked for, delivered, used. Finds the highest rate that they keep up with, and measures at it, at half
 of it, at little load, at twice as much, and with one of the four killed. Prints a table; writes results.json (every
 figure, beside what this machine can do at most), results.txt and results.svg. Takes about six minutes once built.
 
+  --parts         what the parts of a validator cost, each alone on one core, in two minutes (criterion, which also says
+                  what changed since the run before); NAME selects
   --quick         two minutes, for a first impression
   --against FILE  an earlier results.json: shows what changed by more than 10 %
   --out DIR       where the results go (target/bench unless said)
@@ -19,6 +22,22 @@ figure, beside what this machine can do at most), results.txt and results.svg. T
 TEXT
 }
 
+# The parts are criterion's, which `cargo bench` runs; all else is assent-bench's.
+parts() {
+    local setup=--ask
+    case "${1:-}" in
+        --yes) setup=--yes && shift ;;
+        --help | -h) usage && exit ;;
+    esac
+    # shellcheck source=scripts/setup.sh
+    source "$root/scripts/setup.sh" "$setup"
+    cd "$root"
+    exec cargo bench --locked --workspace --bench parts -- "$@"
+}
+
 # shellcheck source=scripts/handover.sh
 source "$(dirname "${BASH_SOURCE[0]}")/handover.sh"
-hand_over assent-bench -- "$@"
+case "${1:-}" in
+    --parts) shift && parts "$@" ;;
+    *) hand_over assent-bench -- "$@" ;;
+esac

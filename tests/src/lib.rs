@@ -8,6 +8,7 @@ pub mod clients;
 pub mod fuzz;
 pub mod golden;
 pub mod hosts;
+pub mod mix;
 pub mod model;
 pub mod network;
 pub mod sim;

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use assent_client::rpc::api;
 use assent_proto::{Height, Invalid};
 use assent_tests::clients::Door;
+use assent_tests::mix::{Person, STEPS, Signer, Step, WAVES};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
-
-use crate::mix::{Person, STEPS, Signer, Step, WAVES};
 
 /// What is ready is handed in so often.
 const TICK: Duration = Duration::from_millis(5);

@@ -4,7 +4,6 @@
 
 mod drive;
 mod limits;
-mod mix;
 mod report;
 mod usage;
 
@@ -12,13 +11,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use assent_proto::TimeMs;
 use assent_tests::clients;
+use assent_tests::mix::{STEPS, Signer};
 use assent_tests::stage::{Failure, Stage};
 use clap::Parser;
 
 use crate::drive::{Drive, Load, Seen};
 use crate::limits::Limits;
-use crate::mix::{STEPS, Signer};
 use crate::report::{Phase, Report};
 use crate::usage::Look;
 
@@ -30,6 +30,8 @@ const CROWD: usize = 1500;
 const TRIED: [f64; 4] = [0.95, 0.85, 0.75, 0.6];
 /// So much of the peak is load enough for it to matter and little enough to wait for nobody.
 const LOW: f64 = 0.02;
+/// For how long what is signed is good, ms: somewhat less than the chain allows.
+const LIFE_MS: u64 = 9 * 60_000;
 
 #[derive(Parser)]
 #[command(
@@ -102,7 +104,8 @@ impl Bench {
     async fn phase(&mut self, name: &'static str, load: Load, most: f64, time: Duration) -> Seen {
         let transactions = most * (self.warm_up + time).as_secs_f64();
         let in_queue = if let Load::Persons(n) = load { n } else { 0 };
-        let persons = self.drive.signer.persons((transactions / STEPS as f64) as usize + in_queue + 10);
+        let count = (transactions / STEPS as f64) as usize + in_queue + 10;
+        let persons = self.drive.signer.persons(count, TimeMs(clients::now_ms() + LIFE_MS));
         eprintln!("{name}: {load:.0?} for {} s", time.as_secs());
         let before = Look::at(&self.stage.network);
         let seen = self.drive.run(load, self.warm_up, time, &persons).await;
@@ -128,8 +131,8 @@ async fn measure(times: &Times) -> Result<Report, Failure> {
     let stage = Stage::set(None)?;
     let limits = Limits::measure(stage.dir.path())?;
     let catalogue = clients::lay_ground(&stage.clients).await;
-    let drive =
-        Drive { signer: Signer::new(stage.clients.clone(), catalogue), doors: stage.clients.doors.clone() };
+    let (genesis, cast) = (stage.clients.genesis.hash(), stage.clients.cast.clone());
+    let drive = Drive { signer: Signer::new(genesis, cast, catalogue), doors: stage.clients.doors.clone() };
     let mut bench = Bench { stage, drive, warm_up: times.warm_up, phases: Vec::new() };
     // What goes in first is not measured: caches fill, and nobody knows yet how much can be taken.
     let first = bench.phase("first", Load::Persons(CROWD / 3), 6_000.0, times.crowd / 2).await;

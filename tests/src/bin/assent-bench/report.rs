@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use assent_tests::mix::{SIGNATURES, STEPS};
 use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::drive::{Load, Seen};
 use crate::limits::Limits;
-use crate::mix::{SIGNATURES, STEPS};
 use crate::usage::Look;
 
 /// A change of more than this share is worth a look.

@@ -1,38 +1,39 @@
 //! What the clients of a measurement do: the way of each person's records from her enrolment to what was made of them,
 //! signed before the clock runs. Only a delivery is signed on the way: it names a block that its custodian has seen.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::available_parallelism;
 
 use assent_ledger::testing::{Party, activity, anchor_of, digest, enrol, one_use, product, record};
 use assent_proto::field::Message;
 use assent_proto::transaction::{Action, ActivityKind, Deliver, Level, Record, body_id};
 use assent_proto::{
-    AccountId, Author, BatchId, Body, BodyId, CaseId, Commitment, Envelope, GrantId, Hash, Height, PermitId,
-    SecretKey, TimeMs, merkle,
+    AccountId, Author, BatchId, Body, BodyId, CaseId, Commitment, Envelope, GenesisHash, GrantId, Hash,
+    Height, PermitId, SecretKey, TimeMs, merkle,
 };
-use assent_tests::clients::{Catalogue, Clients, now_ms, proofs, use_of};
 use bytes::Bytes;
 
+use crate::clients::{Cast, Catalogue, proofs, use_of};
+
 /// Transactions of one person.
-pub(crate) const STEPS: usize = 7;
+pub const STEPS: usize = 7;
 /// Signatures on them, all that a validator verifies.
-pub(crate) const SIGNATURES: usize = 8;
+pub const SIGNATURES: usize = 8;
 /// What is handed in together, and only after all of the group before is final.
-pub(crate) const WAVES: [&[Step]; 5] = [
+pub const WAVES: [&[Step]; 5] = [
     &[Step::Enrol, Step::Anchor, Step::Settle],
     &[Step::Grant],
     &[Step::Request],
     &[Step::Deliver],
     &[Step::Record],
 ];
-/// For how long what is signed is good, ms: somewhat less than the chain allows.
-const LIFE_MS: u64 = 9 * 60_000;
 /// Records of a person, and how many of them are asked for.
 const RECORDS: (u32, usize) = (4, 2);
 
 /// One transaction of a person, in the order of her way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+#[allow(missing_docs)]
+pub enum Step {
     Enrol,
     Anchor,
     Settle,
@@ -42,8 +43,14 @@ pub(crate) enum Step {
     Record,
 }
 
+impl Step {
+    /// All of them.
+    pub const ALL: [Step; STEPS] =
+        [Step::Enrol, Step::Anchor, Step::Settle, Step::Grant, Step::Request, Step::Deliver, Step::Record];
+}
+
 /// A person's transactions.
-pub(crate) struct Person {
+pub struct Person {
     signed: [Bytes; STEPS],
     permit: PermitId,
     manifest: Hash,
@@ -51,32 +58,38 @@ pub(crate) struct Person {
 }
 
 /// Who signs for whom.
-#[derive(Clone)]
-pub(crate) struct Signer {
-    clients: Clients,
+pub struct Signer {
+    genesis: GenesisHash,
+    cast: Cast,
     catalogue: Catalogue,
+    sequence: AtomicU64,
+}
+
+/// Does so many things on all cores, in any order.
+pub fn on_all_cores<T: Send>(count: usize, one: impl Fn() -> T + Sync) -> Vec<T> {
+    let threads = available_parallelism().map_or(1, |n| n.get()).min(count.max(1));
+    let share = |thread| count / threads + usize::from(thread < count % threads);
+    let part = |thread| (0..share(thread)).map(|_| one()).collect::<Vec<_>>();
+    let part = &part;
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads).map(|thread| scope.spawn(move || part(thread))).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("signing does not fail")).collect()
+    })
 }
 
 impl Signer {
-    pub(crate) fn new(clients: Clients, catalogue: Catalogue) -> Signer {
-        Signer { clients, catalogue }
+    /// For a chain, its institutions and their catalogue.
+    pub fn new(genesis: GenesisHash, cast: Cast, catalogue: Catalogue) -> Signer {
+        Signer { genesis, cast, catalogue, sequence: AtomicU64::new(0) }
     }
 
-    /// So many persons whom nobody has seen yet, on all cores.
-    pub(crate) fn persons(&self, count: usize) -> Vec<Person> {
-        let threads = available_parallelism().map_or(1, |n| n.get());
-        let share = count.div_ceil(threads);
-        std::thread::scope(|scope| {
-            let parts: Vec<_> = (0..threads)
-                .map(|_| scope.spawn(|| (0..share).map(|_| self.person()).collect::<Vec<_>>()))
-                .collect();
-            parts.into_iter().flat_map(|part| part.join().expect("signing does not fail")).collect()
-        })
+    /// So many persons whom nobody has seen yet; what they sign is good until then.
+    pub fn persons(&self, count: usize, expires_at: TimeMs) -> Vec<Person> {
+        on_all_cores(count, || self.person(expires_at))
     }
 
-    fn person(&self) -> Person {
-        let (cast, n) = (&self.clients.cast, self.clients.fresh());
-        let expires_at = TimeMs(now_ms() + LIFE_MS);
+    fn person(&self, expires_at: TimeMs) -> Person {
+        let (cast, n) = (&self.cast, self.sequence.fetch_add(1, Ordering::Relaxed));
         let key = SecretKey::from_bytes(&digest(&format!("person {n}")).0);
         let sign = |by: &Party, action| self.sign(expires_at, by, action, None);
         let (enrolment, enrolled) =
@@ -109,14 +122,14 @@ impl Signer {
     }
 
     /// A step of a person. `seen` is the newest height that her custodian knows of.
-    pub(crate) fn envelope(&self, person: &Person, step: Step, seen: Height) -> Bytes {
+    pub fn envelope(&self, person: &Person, step: Step, seen: Height) -> Bytes {
         if step != Step::Deliver {
             return person.signed[step as usize].clone();
         }
         let (permit, manifest, records) = (person.permit, person.manifest, RECORDS.1 as u32);
         let delivery =
             Deliver { permit, released_height: seen, manifest, records, package: digest("package") };
-        self.sign(person.expires_at, &self.clients.cast.hospital_a, Action::Deliver(delivery), None).1
+        self.sign(person.expires_at, &self.cast.hospital_a, Action::Deliver(delivery), None).1
     }
 
     fn sign(
@@ -126,10 +139,9 @@ impl Signer {
         action: Action,
         second: Option<&SecretKey>,
     ) -> (BodyId, Bytes) {
-        let genesis = self.clients.genesis.hash();
-        let body = Body { chain: genesis.tag(), expires_at, author: by.author, action };
+        let body = Body { chain: self.genesis.tag(), expires_at, author: by.author, action };
         let keys: Vec<_> = std::iter::once(&by.key).chain(second).collect();
-        let envelope = Envelope::sign(&genesis, &body, &keys);
-        (body_id(&genesis, &envelope.body), envelope.encode())
+        let envelope = Envelope::sign(&self.genesis, &body, &keys);
+        (body_id(&self.genesis, &envelope.body), envelope.encode())
     }
 }
