@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-Usage: scripts/bench.sh [--quick] [--against FILE] [--out DIR] [--yes]
+Usage: scripts/bench.sh [--quick] [--validators N] [--one-core] [--delay MS] [--against FILE] [--out DIR] [--yes]
        scripts/bench.sh --parts [--yes] [NAME]
 
 Starts four validators as processes on loopback and puts the way of many persons' records on them: enrolled, anchored,
@@ -15,7 +15,10 @@ figure, beside what this machine can do at most), results.txt and results.svg. T
   --parts         what the parts of a validator cost, each alone on one core, in two minutes (criterion, which also says
                   what changed since the run before); NAME selects
   --quick         two minutes, for a first impression
-  --against FILE  an earlier results.json: shows what changed by more than 10 %
+  --validators N  so many, 1 to 16
+  --one-core      all validators on one core, the clients where the system puts them (needs taskset)
+  --delay MS      links on which everything takes so long, each way (needs network namespaces: root on Linux)
+  --against FILE  an earlier results.json of the same setting: shows what changed by more than 10 %
   --out DIR       where the results go (target/bench unless said)
   --yes           install what is missing without asking (also with CI=true, or without a terminal)
   --help          this text

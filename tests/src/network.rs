@@ -1,6 +1,7 @@
 //! A network of real `assentd` processes, each with its own directory, keys and ports: on loopback, or each on a
 //! host of its own ([`crate::hosts`]).
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -47,6 +48,8 @@ pub struct Network {
     pub nodes: Vec<Node>,
     /// Where each runs, if not on loopback.
     pub hosts: Option<Hosts>,
+    /// The one core on which all nodes run, if they are to share one.
+    pub core: Option<usize>,
     running: Running,
 }
 
@@ -116,8 +119,13 @@ impl Network {
     /// Founds a chain of four in `dir`: keys, genesis file, folders, free ports. `passphrase` is the file that opens
     /// the operators' keys.
     pub fn found(dir: &Path, passphrase: &Path) -> io::Result<Network> {
-        make_devnet(dir, passphrase, SLUGS.len())?;
-        Network::over(dir)
+        Network::found_of(SLUGS.len(), dir, passphrase)
+    }
+
+    /// As [`Network::found`], with so many validators.
+    pub fn found_of(count: usize, dir: &Path, passphrase: &Path) -> io::Result<Network> {
+        make_devnet(dir, passphrase, count)?;
+        Network::local(count, dir)
     }
 
     /// As [`Network::found`], with a validator on each host.
@@ -132,7 +140,11 @@ impl Network {
 
     /// A network of four on loopback whose genesis file and node folders are there already.
     pub fn over(dir: &Path) -> io::Result<Network> {
-        let ports = free_ports(2 * SLUGS.len())?;
+        Network::local(SLUGS.len(), dir)
+    }
+
+    fn local(count: usize, dir: &Path) -> io::Result<Network> {
+        let ports = free_ports(2 * count)?;
         let local = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
         let addresses = ports.chunks(2).map(|p| (local(p[0]), local(p[1]))).collect();
         Ok(Network::with(dir, addresses, None))
@@ -146,7 +158,7 @@ impl Network {
         let nodes: Vec<_> = addresses.into_iter().enumerate().map(node).collect();
         let running = Running::default();
         running.with(|c| c.resize_with(nodes.len(), || None));
-        Network { dir: dir.to_path_buf(), nodes, hosts, running }
+        Network { dir: dir.to_path_buf(), nodes, hosts, core: None, running }
     }
 
     /// Makes the keys of a further node on loopback, which the founding document does not know, in a folder of this
@@ -201,11 +213,19 @@ impl Network {
         Ok(())
     }
 
-    /// The node's program on its host. `ip netns exec` becomes the program: it has the process id that we see.
+    /// The node's program, on its host and its core. What stands before it becomes the program: it has the process id
+    /// that we see.
     fn command(&self, i: usize) -> Command {
-        let Some(hosts) = &self.hosts else { return Command::new(program("assentd")) };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &hosts.namespace(i)]).arg(program("assentd"));
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(hosts) = &self.hosts {
+            words.extend(["ip", "netns", "exec", &hosts.namespace(i)].map(OsString::from));
+        }
+        if let Some(core) = self.core {
+            words.extend(["taskset", "--cpu-list", &core.to_string()].map(OsString::from));
+        }
+        words.push(program("assentd").into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command
     }
 

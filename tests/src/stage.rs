@@ -36,14 +36,19 @@ pub struct Stage {
 impl Stage {
     /// Starts as many validators as there are hosts, or four on loopback.
     pub fn set(hosts: Option<Hosts>) -> Result<Stage, Failure> {
+        Stage::over(|root, passphrase| match hosts {
+            Some(hosts) => Network::found_on(hosts, root, passphrase),
+            None => Network::found(root, passphrase),
+        })
+    }
+
+    /// Starts the network that is founded in a folder, with the file that opens the operators' keys.
+    pub fn over(found: impl FnOnce(&Path, &Path) -> std::io::Result<Network>) -> Result<Stage, Failure> {
         let dir = tempfile::Builder::new().prefix("assent-network-").tempdir()?;
         let passphrase = dir.path().join("passphrase");
         std::fs::write(&passphrase, format!("{PASSPHRASE}\n"))?;
         let root = dir.path().join("network");
-        let network = match hosts {
-            Some(hosts) => Network::found_on(hosts, &root, &passphrase)?,
-            None => Network::found(&root, &passphrase)?,
-        };
+        let network = found(&root, &passphrase)?;
         end_on_interrupt(&network)?;
         network.start_all()?;
         let genesis = Arc::new(Genesis::load(network.genesis())?);
