@@ -118,12 +118,19 @@ pub fn run(ctx: &Context, command: &AuditCommand) -> Result<Reply, Failure> {
 
 /// Lineage from a node: every transaction comes with the proof of its event, every trail with the proof that
 /// it is complete, so that nothing can be left out.
-struct Proved<'a> {
+pub struct Proved<'a> {
     node: &'a mut Node,
     entries: BTreeMap<BodyId, Option<Entry>>,
     trails: BTreeMap<ObjectRef, Vec<Step>>,
     /// Every trail is complete at least to here.
     complete_to: Option<Height>,
+}
+
+impl<'a> Proved<'a> {
+    /// Remembers what the node has proved, to ask for nothing twice.
+    pub fn new(node: &'a mut Node) -> Proved<'a> {
+        Proved { node, entries: BTreeMap::new(), trails: BTreeMap::new(), complete_to: None }
+    }
 }
 
 impl Source for Proved<'_> {
@@ -170,8 +177,7 @@ fn trace(ctx: &Context, args: &TraceArgs) -> Result<Reply, Failure> {
         (Some(record), None) => Some(account_of(&mut node, record)?),
         (_, given) => given,
     };
-    let mut source =
-        Proved { node: &mut node, entries: BTreeMap::new(), trails: BTreeMap::new(), complete_to: None };
+    let mut source = Proved::new(&mut node);
     let (graph, start, back) = match (args.artifact, args.from_artifact, args.record.zip(account), args.grant)
     {
         (Some(a), ..) => (lineage::ancestors(&mut source, a, as_of)?, lineage::Node::Artifact(a), true),

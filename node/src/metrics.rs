@@ -76,6 +76,8 @@ pub struct Metrics {
     pub equivocations: Counter,
     /// Clients' calls, streams and connections refused because of their number.
     pub excess: Family<Excess, Counter>,
+    /// Leaves of the newest final state.
+    pub state_leaves: Level,
     /// Transactions that wait.
     pub pool_transactions: Level,
     /// Their bytes.
@@ -148,6 +150,7 @@ impl Metrics {
             target: Level::default(),
             equivocations: Counter::default(),
             excess: Family::default(),
+            state_leaves: Level::default(),
             pool_transactions: Level::default(),
             pool_bytes: Level::default(),
             block_interval: seconds(),
@@ -184,6 +187,7 @@ impl Metrics {
     fn register(&self, r: &mut Registry) {
         let m = self;
         r.register("height", "Newest final height", m.height.clone());
+        r.register("state_leaves", "Leaves of the newest final state", m.state_leaves.clone());
         r.register("pool_transactions", "Transactions that wait", m.pool_transactions.clone());
         r.register_with_unit("pool", "Transactions that wait", Unit::Bytes, m.pool_bytes.clone());
         let time = "Time between final blocks";

@@ -653,6 +653,8 @@ async fn metrics_page(Shared(pages): Shared<Pages>) -> Response {
     if let Ok(condition) = pages.service.condition().await {
         pages.service.metrics.show(&condition);
     }
+    let leaves = pages.service.feed.view().map_or(0, |view| view.state.len());
+    pages.service.metrics.state_leaves.set(leaves as u64);
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &pages.registry) {
         Ok(()) => {

@@ -65,8 +65,8 @@ pub struct Signer {
     sequence: AtomicU64,
 }
 
-/// Does so many things on all cores, in any order.
-pub fn on_all_cores<T: Send>(count: usize, one: impl Fn() -> T + Sync) -> Vec<T> {
+/// Does so many things on all cores.
+fn on_all_cores<T: Send>(count: usize, one: impl Fn() -> T + Sync) -> Vec<T> {
     let threads = available_parallelism().map_or(1, |n| n.get()).min(count.max(1));
     let share = |thread| count / threads + usize::from(thread < count % threads);
     let part = |thread| (0..share(thread)).map(|_| one()).collect::<Vec<_>>();
@@ -132,7 +132,8 @@ impl Signer {
         self.sign(person.expires_at, &self.cast.hospital_a, Action::Deliver(delivery), None).1
     }
 
-    fn sign(
+    /// A transaction, with a second key where the action wants one.
+    pub fn sign(
         &self,
         expires_at: TimeMs,
         by: &Party,

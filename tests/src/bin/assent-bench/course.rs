@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use assent_proto::TimeMs;
-use assent_tests::clients;
+use assent_tests::clients::{self, Catalogue};
 use assent_tests::mix::{STEPS, Signer};
 use assent_tests::stage::Stage;
 
@@ -23,7 +23,7 @@ const TRIED: [f64; 4] = [0.95, 0.85, 0.75, 0.6];
 /// So much of the peak is load enough for it to matter and little enough to wait for nobody.
 const LOW: f64 = 0.02;
 /// More than this many transactions a second nobody has seen yet.
-const GUESS: f64 = 6_000.0;
+const GUESS: f64 = 12_000.0;
 /// For how long what is signed is good, ms: somewhat less than the chain allows.
 const LIFE_MS: u64 = 9 * 60_000;
 
@@ -54,6 +54,7 @@ impl Times {
 pub(crate) struct Bench {
     pub(crate) stage: Stage,
     pub(crate) drive: Drive,
+    pub(crate) catalogue: Catalogue,
     pub(crate) warm_up: Duration,
     pub(crate) phases: Vec<Phase>,
 }
@@ -66,7 +67,7 @@ impl Bench {
         let (genesis, cast) = (stage.clients.genesis.hash(), stage.clients.cast.clone());
         let drive =
             Drive { signer: Signer::new(genesis, cast, catalogue), doors: stage.clients.doors.clone() };
-        Ok(Bench { stage, drive, warm_up, phases: Vec::new() })
+        Ok(Bench { stage, drive, catalogue, warm_up, phases: Vec::new() })
     }
 
     /// Signs as many persons' ways as a load may need, and puts it on.

@@ -60,15 +60,49 @@ impl Seen {
 
     /// The time within which a share of the transactions became final, ms.
     pub(crate) fn quantile(&self, share: f64) -> f64 {
-        let last = self.finality_ms.len().saturating_sub(1);
-        let at = ((self.finality_ms.len() as f64 * share) as usize).min(last);
-        self.finality_ms.get(at).copied().unwrap_or(f64::NAN)
+        quantile(&self.finality_ms, share)
     }
 
     /// Whether a rate was kept up with: as much came out as went in, and no queue grew.
     pub(crate) fn sustains(&self, rate: f64) -> bool {
         let (before, after) = self.under_way;
         self.per_second() >= 0.97 * rate && (after as f64) < (before as f64).max(rate) * 1.5
+    }
+}
+
+/// Of rising values, the one below which this share of them lies; no number of none.
+pub(crate) fn quantile(rising: &[f64], share: f64) -> f64 {
+    let last = rising.len().saturating_sub(1);
+    let at = ((rising.len() as f64 * share) as usize).min(last);
+    rising.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// What a node says of a transaction that was handed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is final and applied, in this block where that is known.
+    Applied(Option<Height>),
+    /// Not taken now, or not final within half a minute: to be asked again after so long. Whether it was refused.
+    Again(Duration, bool),
+    /// Denied, or refused for good.
+    Failed(String),
+}
+
+impl Fate {
+    pub(crate) fn of(outcome: &api::SubmitOutcome) -> Fate {
+        match &outcome.receipt {
+            Some(receipt) if receipt.code == 0 => Fate::Applied(Some(Height(receipt.height))),
+            // An earlier call whose answer was lost had handed it in.
+            None if outcome.refused == Invalid::Replay.number() => Fate::Applied(None),
+            None if outcome.retry_after_ms > 0 || outcome.refused == 0 => {
+                let wait = Duration::from_millis(u64::from(outcome.retry_after_ms)).max(RETRY);
+                Fate::Again(wait, outcome.retry_after_ms > 0)
+            }
+            receipt => {
+                let code = receipt.as_ref().map_or(outcome.refused, |r| r.code);
+                Fate::Failed(format!("{code} {}", outcome.refused_name))
+            }
+        }
     }
 }
 
@@ -229,23 +263,17 @@ impl Running<'_> {
                 return;
             }
         };
-        match &outcome.receipt {
-            Some(receipt) if receipt.code == 0 => {
-                self.newest = self.newest.max(Height(receipt.height));
+        match Fate::of(&outcome) {
+            Fate::Applied(height) => {
+                self.newest = height.map_or(self.newest, |height| self.newest.max(height));
                 self.finished(item, now);
             }
-            // An earlier call whose answer was lost had handed it in.
-            None if outcome.refused == Invalid::Replay.number() => self.finished(item, now),
-            None if outcome.retry_after_ms > 0 || outcome.refused == 0 => {
-                // Not taken now, or not final within half a minute: asked again, until it is.
-                self.seen.busy += u64::from(outcome.retry_after_ms > 0);
-                let due = now + Duration::from_millis(u64::from(outcome.retry_after_ms)).max(RETRY);
-                self.later.push_back((due, item));
+            Fate::Again(wait, refused) => {
+                self.seen.busy += u64::from(refused);
+                self.later.push_back((now + wait, item));
             }
-            receipt => {
-                let code = receipt.as_ref().map_or(outcome.refused, |r| r.code);
-                let what = format!("{:?}: {code} {}", item.step, outcome.refused_name);
-                self.seen.failure.get_or_insert(what);
+            Fate::Failed(why) => {
+                self.seen.failure.get_or_insert(format!("{:?}: {why}", item.step));
                 self.seen.failed += 1;
                 self.under_way -= 1;
                 self.on_their_way -= 1;
@@ -300,5 +328,44 @@ async fn call(
     let left: Vec<_> = open.into_iter().flatten().collect();
     if !left.is_empty() {
         let _ = answers.send(Answer::Again(left));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_were_seen() {
+        let values: Vec<_> = (1..=100).map(f64::from).collect();
+        assert_eq!(
+            [0.0, 0.5, 0.95, 0.99, 1.0].map(|q| quantile(&values, q)),
+            [1.0, 51.0, 96.0, 100.0, 100.0]
+        );
+        assert_eq!(quantile(&[7.0], 0.5), 7.0);
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn a_rate_is_kept_up_with_if_as_much_comes_out_and_no_queue_grows() {
+        let seen =
+            |committed, after| Seen { seconds: 10.0, committed, under_way: (100, after), ..Seen::default() };
+        assert!(seen(9_800, 120).sustains(1000.0));
+        assert!(!seen(9_600, 120).sustains(1000.0), "too little came out");
+        assert!(!seen(10_000, 1_600).sustains(1000.0), "the queue grew");
+    }
+
+    #[test]
+    fn what_may_still_become_final_is_asked_again() {
+        let outcome = |refused, retry_after_ms| api::SubmitOutcome {
+            refused,
+            retry_after_ms,
+            ..api::SubmitOutcome::default()
+        };
+        assert_eq!(Fate::of(&outcome(Invalid::Replay.number(), 0)), Fate::Applied(None));
+        assert_eq!(Fate::of(&outcome(0, 0)), Fate::Again(RETRY, false));
+        assert_eq!(Fate::of(&outcome(9, 900)), Fate::Again(Duration::from_millis(900), true));
+        let bad = Invalid::BadSignature.number();
+        assert!(matches!(Fate::of(&outcome(bad, 0)), Fate::Failed(_)));
     }
 }

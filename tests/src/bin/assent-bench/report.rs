@@ -53,9 +53,10 @@ impl Report {
         self.phases.iter().chain(self.others.iter().filter_map(|o| o.phases.as_ref()).flatten())
     }
 
-    /// What all signatures of a transaction cost all validators, on all cores: more a second cannot be verified.
+    /// What all signatures of a transaction cost all validators, on all their cores: more a second cannot be verified.
     fn signature_limit(&self, validators: usize) -> f64 {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get()) as f64;
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let cores = if self.setting.one_core { 1.0 } else { cores as f64 };
         let each = SIGNATURES as f64 / STEPS as f64;
         self.limits.sig_batch * cores / (validators as f64 * each)
     }

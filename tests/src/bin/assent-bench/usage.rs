@@ -25,6 +25,8 @@ pub(crate) struct Look {
     pub(crate) fsyncs: f64,
     /// The newest height.
     pub(crate) height: f64,
+    /// Leaves of the newest state.
+    pub(crate) leaves: f64,
     /// The largest resident memory, MiB.
     pub(crate) rss_mib: f64,
 }
@@ -48,12 +50,13 @@ impl Look {
             let page = network.metrics(i).unwrap_or_default();
             look.sent += counter(&page, "assent_sent_bytes_total");
             look.fsyncs += counter(&page, "assent_fsyncs_total");
+            look.leaves = look.leaves.max(counter(&page, "assent_state_leaves"));
             look.height = look.height.max(counter(&page, "assent_height"));
         }
         look
     }
 
-    /// What was used up since an earlier look; memory as it is now.
+    /// What was used up since an earlier look; leaves and memory as they are now.
     pub(crate) fn since(&self, before: &Look) -> Look {
         let thread = |(name, cpu): (&String, &f64)| {
             (name.clone(), cpu - before.cpu_by_thread.get(name).copied().unwrap_or_default())
@@ -67,6 +70,7 @@ impl Look {
             sent: self.sent - before.sent,
             fsyncs: self.fsyncs - before.fsyncs,
             height: self.height - before.height,
+            leaves: self.leaves,
             rss_mib: self.rss_mib,
         }
     }
