@@ -93,9 +93,9 @@ pub fn apply(
     let version = protocol(state).at(block.height);
     within_bounds(&parameters, txs)?;
     in_phases(txs)?;
-    admissible(state, window, &parameters, version, block.time, txs)?;
-
     let mut overlay = Overlay::over(state);
+    admissible(&overlay, window, &parameters, version, block.time, txs)?;
+
     turns::account(&mut overlay, block.height, parent);
     let mut record = Record::of(block);
     for (index, tx) in txs.iter().enumerate() {
@@ -119,7 +119,7 @@ pub fn apply(
 
     let changes = overlay.into_changes();
     Ok(Applied {
-        state: changes.removed.iter().fold(state.with(changes.written.iter().cloned()), |s, o| s.without(o)),
+        state: changes.removed.iter().fold(state.with(&changes.written), |s, o| s.without(o)),
         events_root: merkle::root(&record.leaves),
         events: record.events,
         receipts: record.receipts,
@@ -148,7 +148,7 @@ fn in_phases(txs: &[VerifiedTx]) -> Result<(), InvalidBlock> {
 }
 
 fn admissible(
-    state: &State,
+    state: &Overlay,
     window: &ReplayWindow,
     parameters: &Parameters,
     version: u32,
@@ -160,7 +160,7 @@ fn admissible(
         if !seen.insert(tx.body_id()) {
             return Err(InvalidBlock::Duplicate { index });
         }
-        check(state, window, parameters, version, time, tx)
+        check::admit(state, window, parameters, version, time, tx)
             .map_err(|reason| InvalidBlock::Transaction { index, reason })?;
     }
     Ok(())

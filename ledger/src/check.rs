@@ -5,10 +5,11 @@ use assent_proto::code::Invalid;
 use assent_proto::envelope::VerifiedTx;
 use assent_proto::ids::*;
 use assent_proto::keys::PublicKey;
-use assent_proto::state::{Account, Institution, Parameters};
+use assent_proto::state::{Account, Institution, ObjectRef, Parameters, Validators};
 use assent_proto::transaction::{Action, Author, Body, Capacity};
 
-use crate::{ReplayWindow, State, read};
+use crate::overlay::Overlay;
+use crate::{ReplayWindow, State};
 
 /// Validity against the state before the block, in a block of this time, by the protocol version in force at its
 /// height.
@@ -18,6 +19,18 @@ use crate::{ReplayWindow, State, read};
 /// [`VerifiedTx`].
 pub fn check(
     state: &State,
+    window: &ReplayWindow,
+    parameters: &Parameters,
+    version: u32,
+    time: TimeMs,
+    tx: &VerifiedTx,
+) -> Result<(), Invalid> {
+    admit(&Overlay::over(state), window, parameters, version, time, tx)
+}
+
+/// The same against an overlay in which nothing has changed yet: a block's transactions have few authors.
+pub(crate) fn admit(
+    state: &Overlay,
     window: &ReplayWindow,
     parameters: &Parameters,
     version: u32,
@@ -68,7 +81,7 @@ fn signatures_counted(tx: &VerifiedTx) -> Result<(), Invalid> {
     if tx.signers().len() == asked { Ok(()) } else { Err(Invalid::MissingSignature) }
 }
 
-fn author_signed(state: &State, time: TimeMs, body: &Body, signer: &PublicKey) -> Result<(), Invalid> {
+fn author_signed(state: &Overlay, time: TimeMs, body: &Body, signer: &PublicKey) -> Result<(), Invalid> {
     let signs = signs_for(state, time, &body.author, signer).ok_or(Invalid::UnknownAuthor)?;
     let reports = match &body.author {
         Author::Institution(id) if matches!(body.action, Action::ReportEquivocation(_)) => {
@@ -80,10 +93,10 @@ fn author_signed(state: &State, time: TimeMs, body: &Body, signer: &PublicKey) -
 }
 
 /// Whether the key is one by which this author may sign now. None where there is no such author.
-pub(crate) fn signs_for(state: &State, time: TimeMs, author: &Author, key: &PublicKey) -> Option<bool> {
+pub(crate) fn signs_for(state: &Overlay, time: TimeMs, author: &Author, key: &PublicKey) -> Option<bool> {
     match author {
         Author::Account(id) => account(state, id).map(|a| a.key_at(time) == *key),
-        Author::Institution(id) => read::<Institution>(state, *id).map(|i| operates(&i, time, key)),
+        Author::Institution(id) => state.get::<Institution>(*id).map(|i| operates(&i, time, key)),
     }
 }
 
@@ -93,8 +106,9 @@ fn operates(institution: &Institution, time: TimeMs, key: &PublicKey) -> bool {
 
 /// A node holds no operator's key: what it saw of others' contradictions it reports by the key that it votes
 /// with.
-fn votes_for(state: &State, institution: &InstitutionId, key: &PublicKey) -> bool {
-    let validators = crate::validators(state);
+fn votes_for(state: &Overlay, institution: &InstitutionId, key: &PublicKey) -> bool {
+    let validators: Validators =
+        state.get(ObjectRef::VALIDATORS).expect("the founding state holds the validators");
     let pending = validators.pending.iter().flat_map(|p| &p.set.validators);
     validators
         .current
@@ -131,18 +145,18 @@ impl Second {
     }
 }
 
-fn second_signed(state: &State, time: TimeMs, tx: &VerifiedTx) -> Result<(), Invalid> {
+fn second_signed(state: &Overlay, time: TimeMs, tx: &VerifiedTx) -> Result<(), Invalid> {
     let Some(second) = Second::of(&tx.body().action) else { return Ok(()) };
     let signer = &tx.signers()[1];
     let holds = match second {
         Second::New(_) if !tx.new_key_is_sound() => return Err(Invalid::BadKey),
         Second::New(key) => key == *signer,
         Second::Person(id) => account(state, &id).is_some_and(|a| a.key_at(time) == *signer),
-        Second::Institution(id) => read::<Institution>(state, id).is_some_and(|i| operates(&i, time, signer)),
+        Second::Institution(id) => state.get::<Institution>(id).is_some_and(|i| operates(&i, time, signer)),
     };
     if holds { Ok(()) } else { Err(Invalid::WrongKey) }
 }
 
-fn account(state: &State, id: &AccountId) -> Option<Account> {
-    read(state, *id)
+fn account(state: &Overlay, id: &AccountId) -> Option<Account> {
+    state.get(*id)
 }

@@ -92,7 +92,7 @@ fn permitted(call: &Call, outcome: &Outcome, request: &RequestAccess) -> Verdict
 
 /// Whether this key is one by which an asker may sign at this time.
 pub fn may_sign(state: &State, time: TimeMs, asker: &Author, key: &PublicKey) -> bool {
-    signs_for(state, time, asker, key).unwrap_or(false)
+    signs_for(&Overlay::over(state), time, asker, key).unwrap_or(false)
 }
 
 /// Whether somebody is a party to what a request names, at this time. Of all that it names, or a party to one thing

@@ -37,6 +37,6 @@ pub use check::check;
 pub use explain::{Verdict, explain, may_ask, may_sign};
 pub use governance::preview;
 pub use overlay::{Content, nodes, parameters, policy, protocol, read, turns, validators};
-pub use trie::State;
+pub use trie::{Gather, State};
 pub use turns::ParentTurns;
 pub use window::ReplayWindow;

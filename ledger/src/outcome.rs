@@ -96,8 +96,9 @@ impl Record {
             state.write(object, content);
         }
         for (i, happening) in outcome.happenings.into_iter().enumerate() {
-            let leaf = state.leaf(&happening.object).expect("an event is about an object that was written");
-            let core = self.core(origin, i as u32, happening.kind, happening.object, leaf.object_hash());
+            let hash = state.look(&happening.object, |leaf| leaf.map(Leaf::object_hash));
+            let hash = hash.expect("an event is about an object that was written");
+            let core = self.core(origin, i as u32, happening.kind, happening.object, hash);
             self.join(state, core, happening.trails);
         }
         outcome.retired.iter().for_each(|object| state.remove(object));
@@ -148,7 +149,8 @@ impl Record {
         let links: Vec<_> = trails
             .into_iter()
             .filter_map(|object| {
-                let Trail { length: index, head: head_before } = state.leaf(&object)?.trail.clone();
+                let Trail { length: index, head: head_before } =
+                    state.look(&object, |leaf| leaf.map(|leaf| leaf.trail.clone()))?;
                 Some(Link { trail: object, index, head_before })
             })
             .collect();

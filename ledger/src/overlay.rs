@@ -1,5 +1,7 @@
 //! What a block has changed so far, over the state before it; and typed reading of either.
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use assent_proto::field::Message;
@@ -9,7 +11,7 @@ use prost::bytes::Bytes;
 use crate::State;
 
 /// What a leaf of the state may hold.
-pub trait Content: Message {
+pub trait Content: Message + Clone + 'static {
     /// The kind of object whose content this is.
     const KIND: ObjectKind;
 }
@@ -25,7 +27,7 @@ contents!(Institution => Institution, Account => Account, Item => Item, Batch =>
 
 /// Reads an object from the state.
 pub fn read<T: Content>(state: &State, object: impl Into<ObjectRef>) -> Option<T> {
-    state.get(&expect_kind::<T>(object.into())).map(content)
+    state.get(&expect_kind::<T>(object.into())).as_ref().map(content)
 }
 
 /// The parameters in force; every state has them from its founding.
@@ -78,8 +80,17 @@ pub(crate) fn decode<T: Content>(object: &ObjectRef, content: &Bytes) -> T {
 /// The state as the transactions so far have left it.
 pub(crate) struct Overlay<'a> {
     base: &'a State,
-    /// None for what has left the state.
-    changed: BTreeMap<ObjectRef, Option<Leaf>>,
+    /// What was looked at or changed: transactions of one block are about the same objects again and again.
+    seen: RefCell<BTreeMap<ObjectRef, Seen>>,
+}
+
+/// An object as it is now.
+struct Seen {
+    /// None for what is not in the state.
+    leaf: Option<Leaf>,
+    /// The content, read, once it was asked for.
+    read: Option<Box<dyn Any>>,
+    changed: bool,
 }
 
 /// What a block does to the leaves of the state.
@@ -92,62 +103,72 @@ pub(crate) struct Changes {
 
 impl<'a> Overlay<'a> {
     pub(crate) fn over(base: &'a State) -> Self {
-        Overlay { base, changed: BTreeMap::new() }
+        Overlay { base, seen: RefCell::default() }
     }
 
-    pub(crate) fn leaf(&self, object: &ObjectRef) -> Option<&Leaf> {
-        match self.changed.get(object) {
-            Some(changed) => changed.as_ref(),
-            None => self.base.get(object),
-        }
+    /// Looks at an object's leaf, and at nothing else meanwhile.
+    pub(crate) fn look<R>(&self, object: &ObjectRef, at: impl FnOnce(Option<&Leaf>) -> R) -> R {
+        let mut seen = self.seen.borrow_mut();
+        at(look_up(self.base, &mut seen, object).leaf.as_ref())
     }
 
     pub(crate) fn has(&self, object: impl Into<ObjectRef>) -> bool {
-        self.leaf(&object.into()).is_some()
+        self.look(&object.into(), |leaf| leaf.is_some())
     }
 
     pub(crate) fn get<T: Content>(&self, object: impl Into<ObjectRef>) -> Option<T> {
-        self.leaf(&expect_kind::<T>(object.into())).map(content)
+        let mut seen = self.seen.borrow_mut();
+        let seen = look_up(self.base, &mut seen, &expect_kind::<T>(object.into()));
+        let leaf = seen.leaf.as_ref()?;
+        let read = seen.read.get_or_insert_with(|| Box::new(content::<T>(leaf)));
+        Some(read.downcast_ref::<T>().expect("an object has the type of its kind").clone())
     }
 
     /// Writes an object's content; its trail goes on, or begins.
     pub(crate) fn write(&mut self, object: ObjectRef, content: Bytes) {
-        if let Some(Some(leaf)) = self.changed.get_mut(&object) {
-            leaf.content = content;
-            return;
+        let seen = self.changed(&object);
+        seen.read = None;
+        match &mut seen.leaf {
+            Some(leaf) => leaf.content = content,
+            none => *none = Some(Leaf { object, content, trail: object.new_trail() }),
         }
-        let trail = self.leaf(&object).map_or_else(|| object.new_trail(), |l| l.trail.clone());
-        self.changed.insert(object, Some(Leaf { object, content, trail }));
     }
 
     /// Sets the trail of an object that exists.
     pub(crate) fn set_trail(&mut self, object: &ObjectRef, trail: Trail) {
-        if let Some(Some(leaf)) = self.changed.get_mut(object) {
-            leaf.trail = trail;
-            return;
-        }
-        let leaf = self.leaf(object).expect("only objects that exist have a trail");
-        let leaf = Leaf { trail, ..leaf.clone() };
-        self.changed.insert(*object, Some(leaf));
+        self.changed(object).leaf.as_mut().expect("only objects that exist have a trail").trail = trail;
     }
 
     /// Takes an object out of the state.
     pub(crate) fn remove(&mut self, object: &ObjectRef) {
-        self.changed.insert(*object, None);
+        let seen = self.changed(object);
+        (seen.leaf, seen.read) = (None, None);
     }
 
     pub(crate) fn into_changes(self) -> Changes {
         let (mut written, mut removed) = (Vec::new(), Vec::new());
-        for (object, leaf) in self.changed {
-            match leaf {
+        for (object, seen) in self.seen.into_inner() {
+            match seen.leaf {
+                _ if !seen.changed => {}
                 Some(leaf) => written.push(leaf),
                 // What came and went in one block was never in a state.
-                None if self.base.get(&object).is_some() => removed.push(object),
+                None if self.base.has(&object) => removed.push(object),
                 None => {}
             }
         }
         Changes { written, removed }
     }
+
+    /// An object that changes.
+    fn changed(&mut self, object: &ObjectRef) -> &mut Seen {
+        let seen = look_up(self.base, self.seen.get_mut(), object);
+        seen.changed = true;
+        seen
+    }
+}
+
+fn look_up<'m>(base: &State, seen: &'m mut BTreeMap<ObjectRef, Seen>, object: &ObjectRef) -> &'m mut Seen {
+    seen.entry(*object).or_insert_with(|| Seen { leaf: base.get(object), read: None, changed: false })
 }
 
 /// The content of an object, ready to be written.

@@ -175,7 +175,7 @@ impl World {
         let object = object.into();
         let mut value: T = self.get(object);
         edit(&mut value);
-        self.founding = self.founding.with([leaf(object, &value)]);
+        self.founding = self.founding.with([&leaf(object, &value)]);
         self.state = self.founding.clone();
     }
 

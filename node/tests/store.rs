@@ -164,7 +164,7 @@ fn what_was_committed_is_there_after_reopening() {
         assert!(leaves.iter().any(|l| l.object == leaf.object));
     }
     let item = ObjectRef::from(ItemId::of(2, 1));
-    assert_eq!(store.reader().leaf(&item).unwrap().as_ref(), blocks.world.state().get(&item));
+    assert_eq!(store.reader().leaf(&item).unwrap(), blocks.world.state().get(&item));
 }
 
 /// A torn write-ahead log, cut at many places, gives some whole prefix of the chain and nothing of the rest.
@@ -388,7 +388,7 @@ fn a_filled_block_leaves_what_a_committed_one_does() {
     let mut store = open(home.path(), &genesis);
     let gap = Gap { from: Height(1), to: Height(3) };
     store.begin_snapshot().unwrap();
-    store.put_leaves(&blocks.world.state().leaves().cloned().collect::<Vec<_>>()).unwrap();
+    store.put_leaves(&blocks.world.state().leaves().collect::<Vec<_>>()).unwrap();
     let last = &commits[2];
     let tip = Tip { certified: last.certified.clone(), mountains: last.mountains.clone() };
     store.finish_snapshot(&tip, &[], &[gap]).unwrap();
@@ -413,7 +413,7 @@ fn a_filled_block_leaves_what_a_committed_one_does() {
     let store = open(home.path(), &genesis);
     commits.iter().for_each(|c| holds(&store.reader(), c));
     for leaf in blocks.world.state().leaves() {
-        assert_eq!(store.reader().leaf(&leaf.object).unwrap().as_ref(), Some(leaf));
+        assert_eq!(store.reader().leaf(&leaf.object).unwrap(), Some(leaf));
     }
 }
 
@@ -424,9 +424,9 @@ fn a_state_is_taken_in_whole_or_not_at_all() {
     let mut blocks = Blocks::new();
     let genesis = *blocks.world.genesis();
     let first = blocks.next(2);
-    let before: Vec<_> = blocks.world.state().leaves().cloned().collect();
+    let before: Vec<_> = blocks.world.state().leaves().collect();
     let later: Vec<_> = (0..3).map(|_| blocks.next(2)).collect();
-    let after: Vec<_> = blocks.world.state().leaves().cloned().collect();
+    let after: Vec<_> = blocks.world.state().leaves().collect();
     let stored = |store: &mut Store| {
         let mut leaves = Vec::new();
         store.leaves(&mut |l| leaves.push(l)).unwrap();
@@ -469,7 +469,7 @@ fn a_state_is_taken_in_whole_or_not_at_all() {
     }
     drop(store);
     let mut store = open(home.path(), &genesis);
-    let held: Vec<_> = blocks.world.state().leaves().cloned().collect();
+    let held: Vec<_> = blocks.world.state().leaves().collect();
     assert_eq!(stored(&mut store), held);
 }
 

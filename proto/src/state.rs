@@ -508,6 +508,7 @@ impl PartialOrd for ObjectRef {
     }
 }
 impl Ord for ObjectRef {
+    #[inline]
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.kind, self.id).cmp(&(other.kind, other.id))
     }

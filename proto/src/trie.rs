@@ -93,7 +93,12 @@ impl Message for TrieProof {}
 
 /// The hash of an inner node at `bit`, whose leaves share `prefix` (zeros from `bit` on).
 pub fn inner_hash(bit: u16, prefix: &Hash, left: &Hash, right: &Hash) -> Hash {
-    hash::TRIE_INNER.hash(&[&bit.to_le_bytes(), &prefix.0, &left.0, &right.0])
+    let mut bytes = [0; 98];
+    bytes[..2].copy_from_slice(&bit.to_le_bytes());
+    bytes[2..34].copy_from_slice(&prefix.0);
+    bytes[34..66].copy_from_slice(&left.0);
+    bytes[66..].copy_from_slice(&right.0);
+    hash::TRIE_INNER.hash(&[&bytes])
 }
 
 /// Why a proof proves nothing.

@@ -236,7 +236,7 @@ impl<S: Storage> Replica<S> {
         let mut damaged: BTreeSet<_> = self.head.state.unsound().into_iter().collect();
         let state = &self.head.state;
         self.storage.leaves(&mut |leaf| {
-            if state.get(&leaf.object) != Some(&leaf) {
+            if state.get(&leaf.object).as_ref() != Some(&leaf) {
                 damaged.insert(leaf.object);
             }
         })?;
@@ -259,8 +259,8 @@ impl<S: Storage> Replica<S> {
         });
         let key = key.or(author.filter(|_| case.ours.is_none()));
         let ours = key.and_then(|key| match &case.ours {
-            Some(applied) => applied.state.get(&key).map(Leaf::hash),
-            None => self.head.state.get(&key).map(Leaf::hash),
+            Some(applied) => applied.state.get(&key).map(|leaf| leaf.hash()),
+            None => self.head.state.get(&key).map(|leaf| leaf.hash()),
         });
         let changed = |key: &ObjectRef| theirs?.changes.iter().find(|(k, _)| k == key).map(|(_, h)| *h);
         let there = |hash: &Hash| *hash != Hash::ZERO;

@@ -535,7 +535,7 @@ mod tests {
     fn chunks() -> Vec<Chunk> {
         let state = assent_ledger::State::from_leaves(assent_genesis::testing::four().0.leaves());
         let (leaves, proof) = state.subtree(&Hash::ZERO, 1);
-        vec![Chunk { leaves: leaves.into_iter().cloned().collect(), proof }; 2]
+        vec![Chunk { leaves, proof }; 2]
     }
 
     fn vote() -> ConsensusMessage {

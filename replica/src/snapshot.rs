@@ -573,7 +573,7 @@ fn chunks(held: &Held, first: u32, count: u32) -> Vec<Chunk> {
         if bytes > most {
             break;
         }
-        chunks.push(Chunk { leaves: leaves.into_iter().cloned().collect(), proof });
+        chunks.push(Chunk { leaves, proof });
     }
     chunks
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use assent_ledger::State;
+use assent_ledger::{Gather, State};
 use assent_proto::evidence::ValidatorLink;
 use assent_proto::merkle::Mountains;
 use assent_proto::{
@@ -189,7 +189,7 @@ pub trait Storage {
 
 /// The state at the tip as the storage holds it.
 pub(crate) fn stored_state<S: Storage>(storage: &mut S) -> Result<State, StorageFault> {
-    let mut leaves = Vec::new();
-    storage.leaves(&mut |leaf| leaves.push(leaf))?;
-    Ok(State::from_leaves(leaves))
+    let mut gather = Gather::default();
+    storage.leaves(&mut |leaf| gather.add(&leaf))?;
+    Ok(gather.state())
 }

@@ -238,11 +238,7 @@ impl Run {
     /// grant is used more often than it allows.
     fn is_sound(&self) {
         let state = self.scene.world.state();
-        assert_eq!(
-            State::from_leaves(state.leaves().cloned()).root(),
-            state.root(),
-            "the root is the leaves'"
-        );
+        assert_eq!(State::from_leaves(state.leaves()).root(), state.root(), "the root is the leaves'");
         for leaf in state.leaves() {
             let object =
                 Object::decode(leaf.object.kind, &leaf.content).expect("what was written can be read");

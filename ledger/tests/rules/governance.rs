@@ -400,7 +400,7 @@ fn what_has_left_the_state_stays_provable_and_cannot_be_approved_or_repeated() {
     let (leaf, proof) = c.world.state().prove(&over.into());
     assert!(leaf.is_none());
     proof.verify_absence(&c.world.state().root(), &over.into()).unwrap();
-    let again = assent_ledger::State::from_leaves(c.world.state().leaves().cloned());
+    let again = assent_ledger::State::from_leaves(c.world.state().leaves());
     assert_eq!(again.root(), c.world.state().root(), "as if it had never been");
 
     assert_eq!(c.approve(3, over), Err(Denial::NoSuchProposal));

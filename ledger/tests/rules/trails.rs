@@ -318,7 +318,7 @@ fn replay(world: &World) -> (State, ReplayWindow, Vec<Event>) {
         assert_eq!((once.state.root(), once.events_root), (twice.state.root(), twice.events_root));
         assert_eq!((&once.receipts, &once.changes), (&twice.receipts, &twice.changes));
         assert!(once.changes.is_sorted_by(|a, b| a.object.key() < b.object.key()));
-        let written = state.with(once.changes.iter().cloned());
+        let written = state.with(&once.changes);
         let changed = once.removed.iter().fold(written, |state, object| state.without(object));
         assert_eq!(changed.root(), once.state.root());
         let leaves: Vec<_> = once.events.iter().map(Event::leaf).collect();
