@@ -488,6 +488,9 @@ fn denied_after(history: &[Told]) -> Result<(), String> {
 
 // ---- Disks
 
+/// Height, round and id of a proposal; no block is as short.
+const PROPOSAL_KEY_BYTES: usize = 44;
+
 /// Opens a node's database read-only and compares every block and certificate with what the node showed.
 fn on_disk(genesis: &Genesis, home: &Path, shown: &Chain) -> Result<(), String> {
     let (options, path) = (rocksdb::Options::default(), home.join("db"));
@@ -495,16 +498,23 @@ fn on_disk(genesis: &Genesis, home: &Path, shown: &Chain) -> Result<(), String> 
     let db =
         rocksdb::DB::open_cf_for_read_only(&options, &path, &families, false).map_err(|e| e.to_string())?;
     let family = |name: &str| db.cf_handle(name).ok_or_else(|| format!("there is no table {name}"));
-    let (blocks, certificates) = (family("blocks")?, family("certificates")?);
+    let (blocks, proposals, certificates) =
+        (family("blocks")?, family("proposals")?, family("certificates")?);
     for (height, (id, _)) in (1u64..).zip(&shown.blocks) {
-        let read = |table, what: &str| {
-            let found = db.get_cf(table, height.to_be_bytes()).map_err(|e| e.to_string())?;
+        let read = |table, key: &[u8], what: &str| {
+            let found = db.get_cf(table, key).map_err(|e| e.to_string())?;
             found.ok_or_else(|| format!("there is no {what} at height {height}"))
         };
-        let block = Block::decode(&read(blocks, "block")?).map_err(|e| format!("block {height}: {e}"))?;
+        let at = height.to_be_bytes();
+        let mut block = read(blocks, &at, "block")?;
+        // One that was kept before it was decided stands there still, under this key.
+        if block.len() == PROPOSAL_KEY_BYTES {
+            block = read(proposals, &block, "block among the proposals")?;
+        }
+        let block = Block::decode(&block).map_err(|e| format!("block {height}: {e}"))?;
         must(block.header.id() == *id, || format!("it holds another block at height {height}"))?;
         must(tx_root(&block.transactions) == block.header.tx_root, || format!("block {height} is torn"))?;
-        let certificate = read(certificates, "certificate")?;
+        let certificate = read(certificates, &at, "certificate")?;
         let certificate = CommitCertificate::decode(&certificate).map_err(|e| e.to_string())?;
         must(certificate.block == *id, || format!("the certificate at {height} is of another block"))?;
         let (hash, set) = (genesis.hash(), genesis.validators());
